@@ -99,6 +99,9 @@ def given(frame: Any, named: Named, future: Any = None) -> Given:
     roles = {item_id, timestamp, target, *named.past, *named.static}
     if named.known is None:
         known = _known(long, told, roles, timestamp, target)
+    for name in (*known, *named.past, *named.static):
+        if not isinstance(name, str):
+            raise InvalidInputError(f"the column {name!r} is called by no text", hint="rename it")
     columns = Columns(item_id, timestamp, target, known, tuple(named.past), tuple(named.static))
     return Given(long, columns, told)
 

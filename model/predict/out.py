@@ -24,6 +24,7 @@ from freshet.model.tables.hierarchy import Grouping, members_of
 from freshet.model.tables.panel import Panel, Rolling, Window
 from freshet.model.tables.table import Columns
 from freshet.stream.arrays import Floats, Ints
+from freshet.stream.errors import InvalidInputError
 from freshet.stream.files.times import utc_of
 
 if TYPE_CHECKING:
@@ -62,12 +63,14 @@ class Teller:
 
         `done` hears how many series are forecast.
         """
+        self._refuse_taken(())
         members_GN = members_of(self.groupings) if self.groupings else None
         parts = levels_of(window, self.groupings)
         return self._sorted([self._told(parts, members_GN, done=done)])
 
     def earlier(self, rolling: Rolling) -> pd.DataFrame:
         """The forecasts at earlier cutoffs, beside what came."""
+        self._refuse_taken((self.columns.target, "cutoff"))
         whole, hierarchy = self.panel, None
         if self.groupings:
             whole, hierarchy = with_groups(self.panel, self.groupings, self.columns.item_id)
@@ -92,6 +95,17 @@ class Teller:
             sold[self.columns.target] = part.target_NT.ravel()
             frames.append(pd.DataFrame(sold))
         return pd.concat(frames, ignore_index=True)
+
+    def _refuse_taken(self, others: tuple[str, ...]) -> None:
+        """Refuse columns of the table that are called as those of the answer are."""
+        level = ("level",) if self.groupings else ()
+        own = (*level, "predictions", *map(str, self.levels), "mean", "status")
+        names = [self.columns.item_id, self.columns.time, *others, *own]
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise InvalidInputError(
+                f"the answer has a column {twice[0]!r} of its own", hint="rename the table's"
+            )
 
     def _told(
         self,

@@ -104,8 +104,9 @@ def read(
     )
     found = given(df, named, future)
     frequency = options.pop("frequency", None)
-    # An offset of pandas says its alias.
-    frequency = getattr(frequency, "freqstr", frequency)
+    check_length(options.get("season_length"), "season_length")
+    if frequency is not None and not isinstance(frequency, str):
+        frequency = _alias(frequency)
     if levels:
         found = _without_levels(found, levels)
         if options.get("end") == "own":
@@ -114,6 +115,18 @@ def read(
             )
         options["end"] = "common"
     return found, TableSettings(found.columns, frequency, **options)
+
+
+def _alias(frequency: Any) -> str:
+    """The alias of an offset of pandas, or of a length of time."""
+    from pandas.tseries.frequencies import to_offset
+
+    try:
+        return str(to_offset(frequency).freqstr)
+    except (TypeError, ValueError, AttributeError):
+        raise InvalidInputError(
+            f"{frequency!r} is no frequency", hint="give a pandas alias such as h, D, W-SUN or MS"
+        ) from None
 
 
 def _without_levels(found: Given, levels: Sequence[str]) -> Given:
@@ -154,10 +167,11 @@ def _check_names(options: dict[str, Any]) -> None:
 
 def check_length(steps: Any, name: str = "prediction_length") -> None:
     """Raise InvalidInputError where it is no number of steps; None is another way to say so."""
-    if steps is not None and (not isinstance(steps, numbers.Integral) or steps < 1):
+    whole = isinstance(steps, numbers.Integral) and not isinstance(steps, bool)
+    if steps is not None and (not whole or steps < 1):
         raise InvalidInputError(
-            f"{name} is {steps!r}; expected at least 1 step",
-            hint="what is known ahead goes to future_df=",
+            f"{name} is {steps!r}; expected a whole number of steps, at least 1",
+            hint="what is known ahead goes to future_df=" if name == "prediction_length" else "",
         )
 
 

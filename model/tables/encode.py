@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from freshet.model.tables.told import Oddities
+from freshet.model.tables.told import Oddities, tell
 from freshet.stream.arrays import Bools, Floats, Ints
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.files.times import row_of
@@ -48,7 +48,8 @@ def numbers(column: pd.Series, odd: Oddities | None = None) -> Floats:
         if wrong_R.any():
             first = f"{column[wrong_R].iloc[0]!r} in column {column.name!r}"
             message = f"{first} is no number{row_of(column, wrong_R.to_numpy(bool))}"
-            _tolerate(odd, wrong_R.to_numpy(bool), message, "leave unknown values empty")
+            hint = "write numbers as 1234.5, and leave unknown ones empty"
+            _tolerate(odd, wrong_R.to_numpy(bool), message, hint)
         found = values.astype("Float64").to_numpy(np.float64, na_value=np.nan)
     infinite_R = np.isinf(found)
     if infinite_R.any():
@@ -112,7 +113,15 @@ def statics(
     if not names:
         return {}
     ordered = frame[names].iloc[np.lexsort((step_R, code_R))]
-    first = ordered.groupby(np.sort(code_R), sort=True).first()
+    by_series = ordered.groupby(np.sort(code_R), sort=True)
+    first = by_series.first()
+    changes = by_series.nunique() > 1
+    if changes.any(axis=None):
+        what = ", ".join(map(repr, changes.columns[changes.any()]))
+        tell(
+            f"the static {what} changes within {int(changes.any(axis=1).sum())} of {len(changes)} "
+            "series: the first value of each counts; what changes is known or past"
+        )
     return {
         name: _texts(first[name]) if _holds_text(frame[name]) else numbers(first[name])
         for name in names

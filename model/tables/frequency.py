@@ -80,6 +80,7 @@ def _found(times: Times, code_R: Ints, distance_D: Ints) -> str | None:
         return (
             (_months(day_R, code_R) if typical >= 28 else None)
             or (_weeks(day_R, code_R, distance_D // DAY_MS) if typical >= 7 else None)
+            or (_one_a_month(day_R, code_R) if typical >= 28 else None)
             or _days(day_R, distance_D // DAY_MS)
         )
     utc_D = _distances(times.utc_ms_R, code_R)
@@ -109,6 +110,21 @@ def _months(day_R: Ints, code_R: Ints) -> str | None:
         # Named by the month in which a year of four quarters begins, or ends.
         return f"Q{letter}-{month}"
     return f"M{letter}" if num == 1 else f"{num}M{letter}"
+
+
+def _one_a_month(day_R: Ints, code_R: Ints) -> str | None:
+    """Months that have one row each, on whichever day: the last one that was worked on, say."""
+    date_R = day_R.astype("datetime64[D]")
+    month_R = date_R.astype("datetime64[M]")
+    month_D = _distances(month_R.astype(np.int64), code_R)
+    series = len(np.unique(code_R))
+    if len(month_D) < FEW_DISTANCES or len(month_D) + series < len(day_R):
+        # Two rows of a series in one month are no distance.
+        return None
+    if not _mostly(month_D == 1):
+        return None
+    of_month_R = (date_R - month_R).astype(np.int64)
+    return "ME" if np.median(of_month_R) >= 20 else "MS"
 
 
 def _weeks(day_R: Ints, code_R: Ints, distance_D: Ints) -> str | None:

@@ -13,6 +13,11 @@ from freshet.stream.units import DAY_MS, HOUR_MS
 
 GAPS = 0.1
 FEW = 30
+# Of the steps from the first to the last row, so many have no row of any series in a table that
+# has another frequency than is thought.
+EMPTY = 0.6
+# The last step of a sum has rows on fewer days than others have, by more than months differ.
+FEWER_DAYS = 0.9
 # A weekday that passed so often without a row is one on which there is none.
 PASSED = 6
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -38,6 +43,20 @@ def tell_if_only_sold(target_NL: Floats, inside_NL: Bools, time_ms_NL: Ints) -> 
             "no target is 0: these steps count as unknown; where rows exist only for steps that "
             "sold anything, say that missing ones are zero"
         )
+
+
+def tell_if_sparse(target_NL: Floats, inside_NL: Bools, time_ms_NL: Ints, frequency: str) -> bool:
+    """Warn of a table most of whose steps have no target of any series; whether it is one."""
+    steps = len(np.unique(time_ms_NL[inside_NL]))
+    told = len(np.unique(time_ms_NL[np.isfinite(target_NL)]))
+    sparse = steps >= FEW and told < (1.0 - EMPTY) * steps
+    if sparse:
+        tell(
+            f"{steps - told} of {steps} steps of {frequency!r} have no target of any series: they "
+            "count as unknown; is the frequency another one? Where nothing was sold on them, say "
+            "that missing ones are zero"
+        )
+    return sparse
 
 
 def tell_if_never_sold(
@@ -71,4 +90,18 @@ def tell_if_never_sold(
             f"no row has a target {word} {', '.join(never)}: a forecast of such a step is that of "
             "the steps beside it; where nothing is sold then, leave these steps of the answer out, "
             "or give rows of 0"
+        )
+
+
+def tell_if_unfinished(step_R: Ints, clock_ms_R: Ints, frequency: str) -> None:
+    """Warn where rows of days are added up, and the last step has rows on fewer days than others.
+
+    A month that has only begun would be taken for one in which little was sold.
+    """
+    step_D, _ = np.unique(np.stack([step_R, clock_ms_R // DAY_MS]), axis=1)
+    _, days_S = np.unique(step_D, return_counts=True)
+    if len(days_S) > 1 and days_S[-1] < FEWER_DAYS * float(np.median(days_S[:-1])):
+        tell(
+            f"the last step of {frequency!r} has rows on {days_S[-1]} days, others usually on "
+            f"{int(np.median(days_S[:-1]))}: it counts as if it were over; leave its rows out"
         )

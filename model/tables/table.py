@@ -18,7 +18,12 @@ from freshet.model.tables.frequency import frequency_of
 from freshet.model.tables.grid import Grid
 from freshet.model.tables.items import Items, items_of
 from freshet.model.tables.panel import Panel
-from freshet.model.tables.sold import tell_if_never_sold, tell_if_only_sold
+from freshet.model.tables.sold import (
+    tell_if_never_sold,
+    tell_if_only_sold,
+    tell_if_sparse,
+    tell_if_unfinished,
+)
 from freshet.model.tables.told import NEGATIVE_SHARE, ODD_ROWS_OFF, Oddities, tell
 from freshet.stream.arrays import Bools, Floats, Ints
 from freshet.stream.catalog.holidays import public_holidays
@@ -169,6 +174,8 @@ def _rows_of(source: Path | pd.DataFrame, settings: TableSettings) -> Rows:
     )
     grid = Grid.of(times, items, frequency)
     rows = Rows(frame, items, times, grid, grid.steps_of(times, items.code_R), target_R)
+    if settings.aggregate == "sum":
+        tell_if_unfinished(rows.step_R, times.clock_ms_R, frequency)
     return _on_grid(rows, settings, odd)
 
 
@@ -197,7 +204,8 @@ def panel_of(rows: Rows, settings: TableSettings) -> Panel:
     if settings.missing == "keep":
         tell_if_only_sold(target_NL, inside_NL, time_ms_NL)
         shown_ms_NL = time_ms_NL if clock_ms_NL is None else clock_ms_NL
-        tell_if_never_sold(target_NL, inside_NL, shown_ms_NL, grid.frequency)
+        if not tell_if_sparse(target_NL, inside_NL, time_ms_NL, grid.frequency):
+            tell_if_never_sold(target_NL, inside_NL, shown_ms_NL, grid.frequency)
     return Panel(
         item_ids=items.names,
         frequency=grid.frequency,
@@ -280,6 +288,11 @@ def _on_grid(rows: Rows, settings: TableSettings, odd: Oddities) -> Rows:
 def _targets(frame: pd.DataFrame, columns: Columns, odd: Oddities) -> Floats:
     """Targets of at least 0: a few negative ones, weeks in which more came back, count as 0."""
     target_R = encode.numbers(frame[columns.target], odd)
+    if np.isnan(target_R).all():
+        raise InvalidInputError(
+            f"no row has a value in the target column {columns.target!r}",
+            hint="give what was sold, at least of some series: others are forecast by theirs",
+        )
     negative_R = target_R < 0
     if negative_R.any():
         row = frame.iloc[int(np.argmax(negative_R))]

@@ -35,7 +35,18 @@ _DIGITS = {8: "%Y%m%d", 14: "%Y%m%d%H%M%S"}
 _UTC_WORDS = re.compile(r"\s*(?:UTC|GMT)$")
 _ZONED = re.compile(r"\d:\d{2}.*(?:Z|[+-]\d{2}:?\d{2})$")
 _OFFSET = re.compile(r"([+-])(\d{2}):?(\d{2})$")
-_NUMBERED = re.compile(r"^\s*(\d{1,2})([./-])(\d{1,2})\2\d{4}")
+_NUMBERED = re.compile(r"^\s*(\d{1,2})([./-])(\d{1,2})\2(?:\d{4}|\d{2})\b")
+_HOURS = re.compile(r"(\s+\d{1,2}:\d{2})(:\d{2})?(\s*[AaPp][Mm])?$")
+# What pandas does not guess: two-digit years, and months by name.
+_SHORT_YEARS = ("%d{0}%m{0}%y", "%m{0}%d{0}%y", "%y-%m-%d")
+_NAMED_MONTHS = ("%b-%y", "%b %y", "%b-%Y", "%b %Y", "%B %Y", "%d-%b-%y", "%d %b %y")
+_ISO_WEEK = re.compile(r"\s*\d{4}-?W\d{2}\s*$")
+_QUARTER = re.compile(r"\s*\d{4}-?Q[1-4]\s*$")
+# Days since 1899-12-30, as Excel counts them: from 1954 to 2064.
+_EXCEL_DAYS = (20_000, 60_000)
+FROM_EXCEL = (
+    "a day number of Excel becomes a date by pd.to_datetime(column, unit='D', origin='1899-12-30')"
+)
 WRITE_TIMES = "write dates as 2024-05-31 or 2024-05-31T13:00:00Z"
 
 
@@ -111,6 +122,13 @@ def _times(column: pd.Series, dayfirst: bool | None) -> Times:
         return _counted(column)
     if not pd.api.types.is_datetime64_any_dtype(column):
         return _parsed(column, dayfirst)
+    far_R = ((column.dt.year < 1678) | (column.dt.year > 2261)).to_numpy(bool)
+    if far_R.any():
+        raise InvalidInputError(
+            f"the time {column[far_R].iloc[0]} in column {column.name!r}{row_of(column, far_R)} "
+            "lies outside the years 1678 to 2261",
+            hint="leave such rows out",
+        )
     return _stamped(column)
 
 
@@ -183,11 +201,12 @@ def _counted(column: pd.Series) -> Times:
             whole = column.to_numpy(np.int64) if ms == 1.0 else values * ms
             return _alone(np.rint(whole).astype(np.int64))._replace(counted=True)
     best_R = max(likely.values(), key=lambda own_R: int(own_R.sum()))
+    excel = bool(((values > _EXCEL_DAYS[0]) & (values < _EXCEL_DAYS[1])).all())
     raise InvalidInputError(
         f"the time {column.iloc[int(np.argmin(best_R))]} in column {column.name!r}"
         f"{row_of(column, ~best_R)} is no time in milliseconds since 1970, nor in another unit "
         "that the column has",
-        hint=WRITE_TIMES,
+        hint=FROM_EXCEL if excel else WRITE_TIMES,
     )
 
 
@@ -224,6 +243,12 @@ def _parsed(column: pd.Series, dayfirst: bool | None) -> Times:
             f"and some have none ({texts[~zoned].iloc[0]})",
             hint="write all of them in UTC, or all with their zone",
         )
+    if texts.str.match(_ISO_WEEK).all():
+        weeks = texts.str.strip().str.replace("-", "")
+        return _alone(_ms(pd.to_datetime(weeks + "1", errors="raise", format="%GW%V%u")))
+    if texts.str.match(_QUARTER).all():
+        quarters = pd.PeriodIndex(texts.str.strip().str.replace("-", ""), freq="Q")
+        return _alone(_ms(pd.Series(quarters.to_timestamp())))
     stamps = pd.to_datetime(texts, utc=True, errors="coerce", format="ISO8601")
     if stamps.isna().any():
         stamps = _by_format(texts, dayfirst)
@@ -237,22 +262,19 @@ def _by_format(texts: pd.Series, dayfirst: bool | None) -> pd.Series:
     Mixed formats would swap days and months.
     """
     import pandas as pd
-    from pandas.tseries.api import guess_datetime_format
 
     orders = (False, True) if dayfirst is None else (dayfirst,)
-    if dayfirst is None and texts.str.match(r"^\s*\d{1,2}\.\d{1,2}\.\d{4}").all():
+    if dayfirst is None and texts.str.match(r"^\s*\d{1,2}\.\d{1,2}\.(\d{4}|\d{2})\b").all():
         # Only where days come first are they written with dots.
         orders = (True,)
-    likeliest = _telling(texts)
-    with warnings.catch_warnings():
-        # That a date is of the other order is what is asked here.
-        warnings.simplefilter("ignore", UserWarning)
-        formats = [guess_datetime_format(likeliest, dayfirst=order) for order in orders]
     read = []
-    for written in dict.fromkeys(format for format in formats if format):
+    for written in _formats(_telling(texts), orders):
         stamps = pd.to_datetime(texts, utc=True, errors="coerce", format=written)
         read.append(stamps)
-    whole = [stamps for stamps in read if not stamps.isna().any()]
+    whole: list[pd.Series] = []
+    for stamps in read:
+        if not stamps.isna().any() and not any(stamps.equals(other) for other in whole):
+            whole.append(stamps)
     if not whole:
         iso = pd.to_datetime(texts, utc=True, errors="coerce", format="ISO8601")
         best = min([*read, iso], key=lambda stamps: int(stamps.isna().sum()))
@@ -261,17 +283,48 @@ def _by_format(texts: pd.Series, dayfirst: bool | None) -> pd.Series:
         raise InvalidInputError(
             f"{wrong!r} in column {texts.name!r}{row} is no time", hint=WRITE_TIMES
         )
-    if len(whole) == 1 or whole[0].equals(whole[1]):
+    if len(whole) == 1:
         return whole[0]
     regular = [stamps for stamps in whole if _regular(stamps)]
     if len(regular) == 1:
         return regular[0]
-    first, second = (stamps[whole[0] != whole[1]].iloc[0] for stamps in whole)
+    first, second = (stamps[whole[0] != whole[1]].iloc[0] for stamps in whole[:2])
     text = texts[whole[0] != whole[1]].iloc[0]
     raise InvalidInputError(
-        f"{text!r} in column {texts.name!r} may be {first:%-d %B} or {second:%-d %B}",
+        f"{text!r} in column {texts.name!r} may be {first:%-d %B %Y} or {second:%-d %B %Y}",
         hint=f"{WRITE_TIMES}, or say dayfirst (--day-first or --month-first)",
     )
+
+
+def _formats(text: str, orders: tuple[bool, ...]) -> list[str]:
+    """What a time may be written in, with the day first or not."""
+    from pandas.tseries.api import guess_datetime_format
+
+    with warnings.catch_warnings():
+        # That a date is of the other order is what is asked here.
+        warnings.simplefilter("ignore", UserWarning)
+        guessed = [guess_datetime_format(text, dayfirst=order) for order in orders]
+    found = [written for written in guessed if written]
+    if found:
+        return list(dict.fromkeys(found))
+    hours = _HOURS.search(text)
+    clock = ""
+    if hours is not None:
+        seconds = ":%S" if hours[2] else ""
+        half = hours[3] or ""
+        space = " " if half.startswith(" ") else ""
+        clock = f" %I:%M{seconds}{space}%p" if half else f" %H:%M{seconds}"
+    numbered = _NUMBERED.match(text)
+    if numbered is None:
+        return [written + clock for written in _NAMED_MONTHS]
+    sign = numbered[2]
+    if re.match(r"\s*\d+\D\d+\D\d{4}", text):
+        days = [f"%d{sign}%m{sign}%Y" if order else f"%m{sign}%d{sign}%Y" for order in orders]
+        return [written + clock for written in days]
+    short = [_SHORT_YEARS[0 if order else 1].format(sign) for order in orders]
+    if sign == "-":
+        short.append(_SHORT_YEARS[2])
+    return [written + clock for written in short]
 
 
 def _telling(texts: pd.Series) -> str:

@@ -245,7 +245,10 @@ def test_devices_and_types_that_there_are_none_of_are_said(given: dict, said: st
     ("call", "said"),
     [
         (lambda f: f.predict("sales.csv", 7), "a str is no frame"),
-        (lambda f: f.predict(two(), two()), "expected at least 1 step; what is known ahead goes"),
+        (
+            lambda f: f.predict(two(), two()),
+            "expected a whole number of steps, at least 1; what is known ahead goes",
+        ),
         (lambda f: f.predict(two(), 2.5), "prediction_length is 2.5"),
         (lambda f: f.predict(two(), 7, quantile_levels=["low"]), "expected numbers"),
         (lambda f: f.predict(two(), 7, frequenzy="D"), "did you mean frequency"),

@@ -128,7 +128,7 @@ def test_levels_that_make_no_sense_are_refused(forecaster, levels) -> None:
 
 
 def test_frames_that_cannot_be_used_are_refused(forecaster) -> None:
-    with pytest.raises(InvalidInputError, match="at least 1 step"):
+    with pytest.raises(InvalidInputError, match="of steps, at least 1"):
         forecaster.predict(two_items(), 0)
     with pytest.raises(InvalidInputError, match="sold"):
         forecaster.predict(two_items(), 7, target="sold")

@@ -61,7 +61,6 @@ SANE = {
     "several zones": zones,
     "epoch milliseconds": lambda table: table.assign(day=table.day.astype("int64") // 1_000_000),
     "all zeros": changed(sold=0.0),
-    "all missing": changed(sold=np.nan),
     "constant": changed(sold=4),
     "huge": changed(sold=1e12),
     "missing covariates": changed(
@@ -83,6 +82,7 @@ WRONG = {
         "-1.0 of item 'sku0' at 2024-01-08 00:00:00 is negative.*clip",
     ),
     "infinite": (changed(sold=np.inf), "'sold' holds an infinite value"),
+    "no target": (changed(sold=np.nan), "no row has a value in the target column 'sold'"),
     "infinite covariate": (changed(promo=np.inf), "'promo' holds an infinite value"),
     "text target": (first("sold", "many"), "'many' in column 'sold' is no number"),
     "no rows": (lambda table: table[:0], "has no rows"),
@@ -238,7 +238,8 @@ def test_each_value_of_a_table_lies_at_its_item_day_and_column() -> None:
     table = pd.DataFrame(rows, columns=["sku", "day", "promo", "visits", "sold", "price"])
     table["day"] = pd.to_datetime(table.day.map("2024-01-{:02}".format))
     columns = Columns("sku", "day", "sold", ("promo",), ("visits",), ("price",))
-    panel = read_panel(table, TableSettings(columns, "D"))
+    with pytest.warns(TableWarning, match="'price' changes within 2 of 2 series"):
+        panel = read_panel(table, TableSettings(columns, "D"))
     assert (panel.item_ids, panel.length_N.tolist()) == (("a", "b"), [3, 3])
     gap = np.nan
     np.testing.assert_equal(panel.target_NL, [[2.0, gap, 4.0], [1.0, gap, 3.0]])
@@ -249,7 +250,8 @@ def test_each_value_of_a_table_lies_at_its_item_day_and_column() -> None:
     assert panel.static["price"].tolist() == [5.0, 8.0], (
         "that of the first day, not of the first row"
     )
-    zero = read_panel(table, TableSettings(columns, "D", missing="zero", end="own"))
+    without = Columns("sku", "day", "sold", ("promo",), ("visits",))
+    zero = read_panel(table, TableSettings(without, "D", missing="zero", end="own"))
     np.testing.assert_equal(zero.target_NL, [[2.0, 0.0, 4.0], [1.0, 0.0, 3.0]])
     np.testing.assert_equal(zero.known_NLK, panel.known_NLK)
 
@@ -352,7 +354,8 @@ def test_each_series_keeps_its_own_hour_also_in_the_days_ahead() -> None:
 def test_flags_are_numbers_and_statics_are_each_series_first_known_value() -> None:
     table = long_table(items=2, days=5).assign(promo=[True, False, None, True, False] * 2)
     table["name"] = [None, "early", "late", None, None, None, None, None, None, None]
-    panel = read_panel(table, DAILY)
+    with pytest.warns(TableWarning, match="'name' changes within 1 of 2 series"):
+        panel = read_panel(table, DAILY)
     np.testing.assert_equal(panel.known_NLK[0, :, 0], [1.0, 0.0, np.nan, 1.0, 0.0])
     assert panel.static["name"].tolist() == ["early", None]
     assert panel.static["price"].tolist() == [0.0, 1.0]
