@@ -76,8 +76,8 @@ def find_places(window: Window, closed_NS: Bools) -> tuple[Place, ...]:
     # There are fewer free slots than columns that may ask for one: the weakest stay out.
     taken = {place.slot for place in places}
     open_slots = [slot for slot in range(FIRST_FREE, len(KNOWN_SLOTS)) if slot not in taken]
-    strongest = _strongest(window, free)
-    return (*places, *map(Place, strongest, open_slots))
+    chosen = strongest(window, free)
+    return (*places, *map(Place, chosen, open_slots))
 
 
 def known_in_slots(window: Window, closed_NS: Bools, places: tuple[Place, ...]) -> Singles:
@@ -185,7 +185,7 @@ def _ratio(values_NS: Floats, context: int) -> Floats:
     return np.asarray(ratio_NS)
 
 
-def _strongest(window: Window, columns: list[int]) -> list[int]:
+def strongest(window: Window, columns: list[int]) -> list[int]:
     """Columns by how strongly they go with the logarithm of sales, strongest first."""
     T = window.context_length
     seen_NT = np.isfinite(window.target_NT)

@@ -101,7 +101,7 @@ def _pooled(window: Window, usual_RS: Floats, pools: Pools) -> Floats:
     usual_RH = usual_RS[:, T:]
     # Series that have sold nothing are alike.
     first_X, kind_R = _alike(np.hstack([levels.each(), usual_RH]))
-    quantiles_XHQ = _quantiles(levels.rows(first_X), usual_RH[first_X], np.array(QUANTILE_LEVELS))
+    quantiles_XHQ = quantiles_of(levels.rows(first_X), usual_RH[first_X], np.array(QUANTILE_LEVELS))
     if pools.unit == 1.0:
         quantiles_XHQ = np.ceil(quantiles_XHQ - 1e-6)
     quantiles_XHQ = np.maximum(quantiles_XHQ, 0.0) * pools.unit
@@ -109,7 +109,7 @@ def _pooled(window: Window, usual_RS: Floats, pools: Pools) -> Floats:
 
 
 @dataclass(frozen=True, slots=True)
-class _Levels:
+class Levels:
     """What is believed of each series' level: a mixture of gamma distributions.
 
     Attributes:
@@ -124,10 +124,10 @@ class _Levels:
     mean_RK: Floats
     size_R: Floats
 
-    def rows(self, rows: Ints) -> _Levels:
+    def rows(self, rows: Ints) -> Levels:
         """Those of some series."""
         chosen = [getattr(self, field.name)[rows] for field in fields(self)]
-        return _Levels(*chosen)
+        return Levels(*chosen)
 
     def each(self) -> Floats:
         """All that they are, side by side."""
@@ -142,7 +142,7 @@ def _alike(values_RX: Floats) -> tuple[Ints, Ints]:
     return first_X, np.array(kind_R, np.int64)
 
 
-def _posterior(target_RT: Floats, usual_RT: Floats, pool_R: list[Pool]) -> _Levels:
+def _posterior(target_RT: Floats, usual_RT: Floats, pool_R: list[Pool]) -> Levels:
     """Levels after a series' own sales: those of its pool where there are none."""
     level_RK = np.stack([pool.level_K for pool in pool_R])
     shape_RK = np.stack([pool.shape_K for pool in pool_R])
@@ -164,7 +164,7 @@ def _posterior(target_RT: Floats, usual_RT: Floats, pool_R: list[Pool]) -> _Leve
     worth_R1 = 1.0 / (1.0 + np.maximum(sold_R1, 1.0) / size_R1)
     after_RK = shape_RK + worth_R1 * sold_R1
     rate_RK = shape_RK / level_RK + worth_R1 * expected_R1
-    return _Levels(weight_RK, after_RK, after_RK / rate_RK, size_R)
+    return Levels(weight_RK, after_RK, after_RK / rate_RK, size_R)
 
 
 def _log_chance(sold: Floats, mean: Floats, size: Floats) -> Floats:
@@ -174,7 +174,7 @@ def _log_chance(sold: Floats, mean: Floats, size: Floats) -> Floats:
     return within - size * np.log1p(mean / size) - sold * np.log1p(size / mean)
 
 
-def _quantiles(levels: _Levels, usual_RH: Floats, levels_Q: Floats) -> Floats:
+def quantiles_of(levels: Levels, usual_RH: Floats, levels_Q: Floats) -> Floats:
     """Quantiles of each step's mixture, counts on a continuous scale from -1 on: [R, H, Q].
 
     They are computed at a few sizes of a step, and lie on straight lines in between.
@@ -208,7 +208,7 @@ def _sizes(usual_RH: Floats) -> tuple[Floats, Floats]:
     return below_RH + np.clip((some_RH - low_RH) / (high_RH - low_RH), 0.0, 1.0), size_RC
 
 
-def _mixed(levels: _Levels, usual_R: Floats, levels_Q: Floats) -> Floats:
+def _mixed(levels: Levels, usual_R: Floats, levels_Q: Floats) -> Floats:
     """Quantiles of steps of one size: [R, Q]."""
     mean_RK = np.maximum(levels.mean_RK * usual_R[:, None], 1e-9)
     unsure_RK = 1.0 / levels.shape_RK

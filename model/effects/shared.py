@@ -15,6 +15,7 @@ from freshet.model.effects.closed import NO_CLOSING, Closing, find_closing
 from freshet.model.effects.columns import Place, buyable, find_places, find_scales
 from freshet.model.effects.events import NO_EVENTS, Events, fit_events
 from freshet.model.effects.pools import NO_POOLS, Pools, find_pools
+from freshet.model.effects.second import Second, find_second
 from freshet.model.effects.slopes import NO_SLOPES, Slopes, fit_slopes
 from freshet.model.tables.panel import Window
 from freshet.stream.arrays import Bools, Floats
@@ -46,6 +47,7 @@ class SharedEffects:
         slopes: effects of numbers.
         events: effects of days.
         pools: what siblings sell, for series without much of a past.
+        second: what a second forecast of weeks needs to know of all series; None: there is none.
     """
 
     known_names: tuple[str, ...]
@@ -56,6 +58,7 @@ class SharedEffects:
     slopes: Slopes = NO_SLOPES
     events: Events = NO_EVENTS
     pools: Pools = NO_POOLS
+    second: Second | None = None
 
     def effects(self, window: Window, closed_NS: Bools) -> tuple[Floats, Floats]:
         """What slopes and events add at each step, in log units: [N, S] twice.
@@ -103,6 +106,7 @@ def find_shared(window: Window) -> SharedEffects:
         slopes=slopes,
         events=events,
         pools=find_pools(as_sold, closed_NS, effect_NS, continuous=continuous),
+        second=find_second(window, closed_NS),
     )
 
 

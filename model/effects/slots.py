@@ -22,6 +22,7 @@ from freshet.model.effects.columns import (
 )
 from freshet.model.effects.newcomers import newcomers
 from freshet.model.effects.outliers import bought_clicks, without_spikes
+from freshet.model.effects.second import beside, second_forecast
 from freshet.model.effects.shared import SharedEffects, find_shared, sized
 from freshet.model.expectation import short_season
 from freshet.model.features import DISCOUNT, EFFECT, EVENT, PROMOTION
@@ -47,7 +48,8 @@ class Dressed:
         factor_N: what amounts were multiplied by; forecasts are divided by it.
         local_ms_NS: what the clock of the series' place shows at each step; None: UTC.
         own_N: float32 how much of each series' forecast at the window's end is its own; None: all.
-        pooled_NHQ: float32 what its siblings sell then, in the size of the targets.
+        pooled_NHQ: float32 what its siblings sell then, or a second forecast of it, in the size of
+            the targets.
     """
 
     target_NT: Singles
@@ -160,6 +162,8 @@ def dress(
     begun_NT = begun(tamed_NT, plain_NT, period, begin_N)
     begun_window = replace(window, target_NT=begun_NT)
     siblings = newcomers(begun_window, factor_N, closed_NS, effect_NS, shared.pools)
+    opinion = second_forecast(begun_window, closed_NS, factor_N == 1.0, shared.second)
+    others = beside(siblings, opinion)
     return Dressed(
         target_NT=begun_NT.astype(np.float32),
         past_NTP=bought_clicks(past_in_slots(window), window.target_NT, CLICKS, period),
@@ -170,8 +174,8 @@ def dress(
         resolution_ms=window.resolution_ms,
         factor_N=factor_N,
         local_ms_NS=window.local_ms_NS,
-        own_N=None if siblings is None else siblings.own_N,
-        pooled_NHQ=None if siblings is None else siblings.pooled_NHQ,
+        own_N=None if others is None else others.own_N,
+        pooled_NHQ=None if others is None else others.pooled_NHQ,
     )
 
 

@@ -1,0 +1,162 @@
+"""A second forecast of weeks whose covariates are known, which stands beside the network's.
+
+A series' newest level times what its covariates do (`freshet.model.effects.demand`), and chance
+around it as of a negative binomial. It knows no season, and the network no elasticities of other
+series: the mean of their quantiles is better than either, the more so the noisier sales are and the
+less of them was seen.
+
+Dimensions: N series, T context steps, H horizon steps, S = T + H, Q quantile levels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from freshet.model.batch import QUANTILE_LEVELS
+from freshet.model.effects.demand import Demand, fit_demand
+from freshet.model.effects.newcomers import Levels, Newcomers, quantiles_of
+from freshet.model.tables.panel import Window
+from freshet.stream.arrays import Bools, Floats
+from freshet.stream.units import WEEK_MS
+
+HALF_LIFE = 13.0  # weeks, of the level
+LEVEL_STEPS = 4.0  # of the level of the whole past that stand beside the newest steps
+LEAST_LEVEL = 1e-3
+# A series' own chance is told by its own steps and by so many of the table's.
+CHANCE_STEPS = 4.0
+CHANCES = (0.01, 3.0)
+# How much this forecast counts: at most; at half of that where a step's relative variance is so
+# large (Rossmann's stores are at .01: what they do is a season that this forecast does not know);
+# and at half of it after so many weeks, when the network has seen seasons.
+MOST = 0.6
+NOISY = 0.05
+LONG_WEEKS = 208.0
+
+
+@dataclass(frozen=True, slots=True)
+class Second:
+    """What all series of a table say for it.
+
+    Attributes:
+        demand: what covariates do.
+        chance: variance of sales over the square of what is expected, beyond Poisson's.
+    """
+
+    demand: Demand
+    chance: float
+
+
+class Opinion(NamedTuple):
+    """A second forecast: how much it counts in each series, [N], and its quantiles, [N, H, Q]."""
+
+    share_N: Floats
+    quantiles_NHQ: Floats
+
+
+class _Seen(NamedTuple):
+    """Sales and what is usual of covariates such as theirs, 0 where nothing was seen: [N, T]."""
+
+    sold_NT: Floats
+    usual_NT: Floats
+    seen_NT: Bools
+
+    @classmethod
+    def of(cls, window: Window, closed_NS: Bools, usual_NS: Floats) -> _Seen:
+        T = window.context_length
+        seen_NT = np.isfinite(window.target_NT) & ~closed_NS[:, :T]
+        sold_NT = np.where(seen_NT, window.target_NT, 0.0)
+        return cls(sold_NT, np.where(seen_NT, usual_NS[:, :T], 0.0), seen_NT)
+
+    def memory(self) -> Floats:
+        """What each step still counts: [N, T]."""
+        T = self.seen_NT.shape[1]
+        return np.where(self.seen_NT, 0.5 ** (np.arange(T - 1, -1, -1) / HALF_LIFE), 0.0)
+
+    def level(self) -> Floats:
+        """What a series sells lately where covariates are usual: [N]."""
+        # A tenth of a unit more on both sides: of nothing there is no ratio.
+        whole_N = (self.sold_NT.sum(1) + 0.1) / (self.usual_NT.sum(1) + 0.1)
+        memory_NT = self.memory()
+        sold_N = (memory_NT * self.sold_NT).sum(1) + LEVEL_STEPS * whole_N
+        level_N = sold_N / ((memory_NT * self.usual_NT).sum(1) + LEVEL_STEPS)
+        return np.asarray(np.maximum(level_N, LEAST_LEVEL))
+
+    def chance(self, level_N: Floats) -> tuple[Floats, Floats]:
+        """Sums of squared differences beyond Poisson's, and of squared expectations: [N] each.
+
+        Weighted so that large weeks do not decide alone: their ratio is the chance.
+        """
+        expected_NT = level_N[:, None] * self.usual_NT
+        weight_NT = 1.0 / (1.0 + expected_NT / 2.0) ** 2
+        beyond_NT = weight_NT * ((self.sold_NT - expected_NT) ** 2 - expected_NT)
+        return beyond_NT.sum(1), (weight_NT * expected_NT**2).sum(1)
+
+
+def find_second(window: Window, closed_NS: Bools) -> Second | None:
+    """What all series say, learnt from everything before the cutoff; None of other steps."""
+    if window.resolution_ms != WEEK_MS or not window.known_names:
+        return None
+    demand = fit_demand(window, closed_NS)
+    if demand is None:
+        return None
+    seen = _Seen.of(window, closed_NS, np.exp(demand.effects(window, closed_NS)))
+    beyond_N, expected_N = seen.chance(seen.level())
+    chance = beyond_N.sum() / max(expected_N.sum(), 1e-9)
+    return Second(demand, float(np.clip(chance, *CHANCES)))
+
+
+def second_forecast(
+    window: Window, closed_NS: Bools, counts_N: Bools, second: Second | None
+) -> Opinion | None:
+    """A second forecast of each series for itself; None where there is none.
+
+    Args:
+        window: what is known of the series.
+        closed_NS: where nothing can sell.
+        counts_N: which series sell whole units.
+        second: what all series say.
+    """
+    if second is None:
+        return None
+    T = window.context_length
+    usual_NS = np.exp(second.demand.effects(window, closed_NS))
+    seen = _Seen.of(window, closed_NS, usual_NS)
+    level_N = seen.level()
+    beyond_N, expected_N = seen.chance(level_N)
+    count_N = seen.seen_NT.sum(1)
+    pooled_N = CHANCE_STEPS * expected_N / np.maximum(count_N, 1)
+    chance_N = (beyond_N + pooled_N * second.chance) / np.maximum(expected_N + pooled_N, 1e-9)
+    chance_N = chance_N.clip(*CHANCES)
+    noise_N = chance_N + 1.0 / level_N
+    # A mean of so many steps, the older ones counting less, knows the level that well.
+    memory_NT = seen.memory()
+    unsure_N = noise_N * (memory_NT**2).sum(1) / (memory_NT.sum(1) + LEVEL_STEPS) ** 2
+    ones_N1 = np.ones((len(window), 1))
+    shape_N1 = 1.0 / np.maximum(unsure_N, 1e-6)[:, None]
+    levels = Levels(ones_N1, shape_N1, level_N[:, None], 1.0 / chance_N)
+    usual_NH = np.where(closed_NS[:, T:], 0.0, usual_NS[:, T:])
+    found_NHQ = quantiles_of(levels, usual_NH, np.array(QUANTILE_LEVELS))
+    whole_NHQ = np.where(counts_N[:, None, None], np.ceil(found_NHQ - 1e-6), found_NHQ)
+    whole_NHQ = np.where(usual_NH[..., None] > 0, np.maximum(whole_NHQ, 0.0), 0.0)
+    share_N = MOST * noise_N / (noise_N + NOISY) * LONG_WEEKS / (LONG_WEEKS + count_N)
+    return Opinion(np.where(count_N > 0, share_N, 0.0), whole_NHQ)
+
+
+def beside(siblings: Newcomers | None, opinion: Opinion | None) -> Newcomers | None:
+    """What stands beside the network: what siblings say of the young, the second forecast of all.
+
+    The network keeps its share of what siblings leave to the series itself.
+    """
+    if opinion is None:
+        return siblings
+    young_N = np.zeros(len(opinion.share_N)) if siblings is None else 1.0 - siblings.own_N
+    second_N = (1.0 - young_N) * opinion.share_N
+    others_N = young_N + second_N
+    part_N11 = (second_N / np.maximum(others_N, 1e-12))[:, None, None]
+    mixed_NHQ = part_N11 * opinion.quantiles_NHQ
+    if siblings is not None:
+        mixed_NHQ = mixed_NHQ + (1.0 - part_N11) * siblings.pooled_NHQ
+    return Newcomers((1.0 - others_N).astype(np.float32), mixed_NHQ.astype(np.float32))
