@@ -83,6 +83,17 @@ def test_nine_days_are_the_least_that_moves_anything() -> None:
     assert evidence.serving.all()
 
 
+def test_to_stay_takes_less_than_to_enter() -> None:
+    evidence = Evidence.none(4, 1, 1)
+    evidence.serving[2:] = True
+    # Gains of one deviation each, so that these are the certainties, less what a day takes.
+    evidence.square[:] = 1.0
+    evidence.gain[OWN, :, 0, 0] = [2.9, 3.1, 1.1, 0.9]
+    evidence.end_day()
+    assert evidence.certainty()[OWN, :, 0, 0].tolist() == pytest.approx([2.9, 3.1, 1.1, 0.9])
+    assert evidence.serving[:, 0, 0].tolist() == [False, True, True, False]
+
+
 def test_a_segment_that_is_right_is_not_served_as_a_shop_that_is_wrong() -> None:
     rng = np.random.default_rng(6)
     evidence = Evidence.none(5, 1, 1)

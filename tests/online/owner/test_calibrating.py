@@ -13,9 +13,9 @@ from msgspec.structs import replace
 from freshet.online.adjust import evidence
 from freshet.online.adjust.decision import KEPT_MS, encoded
 from freshet.online.drift.monitor import DriftMonitor
-from freshet.online.owner import calibrating
+from freshet.online.owner import calibrating, watch
 from freshet.online.owner.calibrating import Calibrator
-from freshet.online.owner.memory import packed, restored
+from freshet.online.owner.memory import pack, packed, restored
 from freshet.stream.codec import decode
 from freshet.stream.errors import BrokerError
 from freshet.stream.schemas import CalibrationDecision, NetworkStep, Score, ScoredStep
@@ -186,6 +186,24 @@ def test_under_other_weights_a_segments_evidence_is_halved() -> None:
     assert kept[names.index("b")] < 0.65 < 0.9 < kept[names.index("a")]
 
 
+def test_whoever_goes_on_in_the_middle_of_a_day_of_other_weights_has_the_same_maps() -> None:
+    one, other = Calibrator(STEPS, HOUR_MS), Calibrator(STEPS, HOUR_MS)
+    decisions_of(range(9 * 24), calibrator=one)
+    rest = range(9 * 24, 12 * 24)
+
+    def newer(hour: int) -> list[Score]:
+        return [
+            replace(one, steps=[replace(step, weights_version="v2") for step in one.steps])
+            for one in scores_of(hour)
+        ]
+
+    decisions_of(rest[:5], newer, one)
+    other.restore(one.state())
+    made = decisions_of(rest[5:], newer, one)
+    assert decisions_of(rest[5:], newer, other) == made
+    assert pickle.dumps(other.state()["gain"]) == pickle.dumps(one.state()["gain"])
+
+
 def test_maps_end_with_a_decision_that_names_none() -> None:
     calibrator = Calibrator(STEPS, HOUR_MS)
     decisions_of(range(14 * 24), calibrator=calibrator)
@@ -216,6 +234,7 @@ def test_of_other_bands_or_an_owner_that_knew_none_levels_are_learnt_anew_and_dr
     for calibrator, data in (
         (Calibrator((1, 3, 6), HOUR_MS), packed(monitor, "category", one)),
         (Calibrator(STEPS, HOUR_MS), packed(monitor, "category", None)),
+        (Calibrator(STEPS, HOUR_MS), pack(monitor.state() | {"segment_by": "category"})),
     ):
         assert restored(DriftMonitor(SETTINGS.drift, HOUR_MS), "category", calibrator, data)
         assert calibrator.state()["names"] == ["all"]
@@ -242,6 +261,17 @@ def decided(log: Log) -> list[CalibrationDecision]:
     return sorted(found.values(), key=lambda record: record.as_of_ms)
 
 
+def few(hour: int) -> list[Score]:
+    return [replace(score, steps=score.steps[:1]) for score in scores_of(hour)]
+
+
+def at_ease(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Maps within two days, so that tests take few hours."""
+    monkeypatch.setattr(evidence, "ENTER", 1.0)
+    monkeypatch.setattr(evidence, "DOUBT", 50.0)
+    monkeypatch.setattr(drifting, "scores_of", few)
+
+
 def levels(value: bytes) -> CalibrationDecision:
     return decode(CalibrationDecision, value)
 
@@ -250,13 +280,7 @@ def levels(value: bytes) -> CalibrationDecision:
 def test_an_owner_that_dies_on_either_side_of_its_write_leaves_each_decision_once(
     monkeypatch: pytest.MonkeyPatch, lost: str
 ) -> None:
-    monkeypatch.setattr(evidence, "ENTER", 1.0)
-    monkeypatch.setattr(evidence, "DOUBT", 50.0)
-
-    def few(hour: int) -> list[Score]:
-        return [replace(score, steps=score.steps[:1]) for score in scores_of(hour)]
-
-    monkeypatch.setattr(drifting, "scores_of", few)
+    at_ease(monkeypatch)
     log = Log(6)
     for hour in range(FIRST, LAST):
         log.pass_hour(hour, [[0, 2], [1, 3]])
@@ -274,10 +298,37 @@ def test_an_owner_that_dies_on_either_side_of_its_write_leaves_each_decision_onc
         assert len(log.values(TOPICS.decisions)) == len(expected), "none was written twice"
 
 
-def died(watch: Any, log: Log) -> None:
+@pytest.mark.parametrize("bytes_a_bucket", [10**9, 0])
+def test_of_days_that_are_read_at_once_the_newest_decision_goes_out_however_large_the_state(
+    monkeypatch: pytest.MonkeyPatch, bytes_a_bucket: int
+) -> None:
+    at_ease(monkeypatch)
+    monkeypatch.setattr(watch, "BYTES_A_BUCKET", bytes_a_bucket)
+    monkeypatch.setattr(DriftMonitor, "update", lambda *_, **__: [])
+    log = Log(7)
+    for hour in range(FIRST, LAST):
+        log.pass_hour(hour)
+    settle(watch_of(monkeypatch, log))
+    expected = decisions_of(range(FIRST, LAST), few, Calibrator((1,), HOUR_MS))
+    assert [levels(value) for value in log.values(TOPICS.decisions)] == expected[-1:]
+
+
+def test_while_the_whole_shop_is_in_alarm_nothing_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    at_ease(monkeypatch)
+    monkeypatch.setattr(DriftMonitor, "active", lambda _: {"all": ["level"]})
+    log = Log(8)
+    for hour in range(FIRST, FIRST + 30):
+        log.pass_hour(hour)
+    owner = watch_of(monkeypatch, log)
+    settle(owner)
+    assert owner._parts.calibrator is not None
+    assert owner._parts.calibrator.state()["names"] == ["all"]
+
+
+def died(owner: Any, log: Log) -> None:
     while log.fails:
         try:
-            if not watch.turn():
+            if not owner.turn():
                 return
         except BrokerError:
             return
