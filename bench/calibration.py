@@ -1,6 +1,6 @@
 """What base weights' 80 % intervals hold, and what is gained by serving other levels of theirs.
 
-Shops by the hour as in `bench.base_scores`, twelve weeks each: every hour is a cutoff, and what is
+Shops by the hour as in `bench.base_scores`, ten weeks each: every hour is a cutoff, and what is
 scored of a bucket are the forecasts made 1, 3, 6, 12 and 24 hours before its end. Day after day
 maps are learnt and chosen by the owner's own code, and what is forecast from the fourth hour of the
 next day on is served by them; the first two weeks are not reported. Coverage is that of PITs which
@@ -21,7 +21,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,7 +39,8 @@ from freshet.online.owner.calibrating import VOLUMES
 from freshet.stream.arrays import Bools, Floats, Ints, Singles
 
 CACHE = Path("build/calibration")
-WEEKS, WEEK, DAY = 12, 7 * 24, 24
+WEEKS, WEEK, DAY = 10, 7 * 24, 24
+WEEKS_BACK = 12  # from the last hour that is known, the first of them begins
 SOURCES = NAMES[:4]
 CHOSEN = ("online_retail", "demo_1")
 UNREPORTED_DAYS = 14
@@ -49,11 +51,17 @@ WIRE_COLUMNS = [QUANTILE_LEVELS.index(level) for level in WIRE_W]
 MEDIAN = QUANTILE_LEVELS.index(0.5)
 
 
+@cache
 def shop_of(name: str) -> World:
-    """One of the shops, of which twelve weeks are forecast."""
-    days = WEEKS * 7
-    made = simulated(int(name[5:]), days + 32) if name.startswith("demo_") else world(name)
-    return replace(made, days=days)
+    """One of the shops, of which twelve weeks may be forecast; kept."""
+    path = CACHE / f"{name}.npz"
+    days = WEEKS_BACK * 7
+    if not path.exists():
+        made = simulated(int(name[5:]), days + 32) if name.startswith("demo_") else world(name)
+        CACHE.mkdir(parents=True, exist_ok=True)
+        np.savez(path, **asdict(replace(made, days=days)))
+    kept = np.load(path)
+    return World(*(kept[field.name] for field in fields(World)))
 
 
 def forecast_week(name: str, week: int) -> Singles:
@@ -62,7 +70,7 @@ def forecast_week(name: str, week: int) -> Singles:
     if not path.exists():
         shop = shop_of(name)
         num_items, length = shop.units_NL.shape
-        first_N = np.full(num_items, length - (WEEKS - week) * WEEK)
+        first_N = np.full(num_items, length - (WEEKS_BACK - week) * WEEK)
         forecaster = BatchForecaster.from_pretrained(device="cpu")
         levels = QUANTILE_LEVELS
         found_NhKQ = quantiles(shop, forecaster, first_N, first_N + WEEK, levels)
@@ -102,7 +110,7 @@ def days_of(name: str, width: float) -> Iterator[Day]:
     """Every day's forecasts, `width` times as wide as they were."""
     shop = shop_of(name)
     K, N = len(STEPS), len(shop.segment_N)
-    first = shop.units_NL.shape[1] - WEEKS * WEEK
+    first = shop.units_NL.shape[1] - WEEKS_BACK * WEEK
     hour_LK = np.arange(DAY)[:, None] - (np.array(STEPS) - 1)
     for day in range(WEEKS * 7):
         week_NLKQ = forecast_week(name, day // 7)
@@ -134,7 +142,11 @@ def replay(name: str, width: float) -> list[Scored]:
         if evidence is None:
             evidence = Evidence.none(int(day.segment_R.max()) + 1, len(STEPS), len(VOLUMES) + 1)
         maps = evidence.maps()
-        decided[number] = chosen(evidence, maps)
+        # What is scored today was forecast today or on one of the two days before.
+        decided = {
+            **{n: decided[n] for n in decided if n >= number - 2},
+            number: chosen(evidence, maps),
+        }
         scored = score(day, decided, rng.random(len(day.actual_R)))
         cell_R = (day.segment_R, day.band_R, day.volume_R)
         learns = day.learns_R
@@ -152,17 +164,17 @@ def chosen(evidence: Evidence, maps: Floats) -> Floats:
 
 def score(day: Day, decided: dict[int, Floats], uniform_R: Floats) -> Scored:
     """Hold a day's forecasts against what was sold, as served and as the network's own."""
-    map_RW = np.tile(WIRE_W, (len(day.actual_R), 1))
-    for number, levels in decided.items():
-        rows = np.flatnonzero(day.decided_R == number)
-        map_RW[rows] = levels[day.segment_R[rows], day.band_R[rows], day.volume_R[rows]]
     own_RW = day.quantiles_RQ[:, WIRE_COLUMNS]
-    served_RW = own_RW.copy()
-    moved_R = (map_RW != WIRE_W).any(1)
-    for levels_W in np.unique(map_RW[moved_R], axis=0):
-        rows = np.flatnonzero((map_RW == levels_W).all(1))
-        made_RQ = served(day.quantiles_RQ[rows], QUANTILE_LEVELS, levels_W)
-        served_RW[rows] = made_RQ[:, WIRE_COLUMNS]
+    served_RW, map_RW = own_RW.copy(), np.tile(WIRE_W, (len(own_RW), 1))
+    shape = next(iter(decided.values())).shape[:-1]
+    cell_R = np.ravel_multi_index((day.segment_R, day.band_R, day.volume_R), shape)
+    for number, levels in decided.items():
+        of_day_CW = levels.reshape(-1, len(WIRE_W))
+        for cell in np.flatnonzero((of_day_CW != WIRE_W).any(1)).tolist():
+            rows = np.flatnonzero((day.decided_R == number) & (cell_R == cell))
+            map_RW[rows] = of_day_CW[cell]
+            made_RQ = served(day.quantiles_RQ[rows], QUANTILE_LEVELS, of_day_CW[cell])
+            served_RW[rows] = made_RQ[:, WIRE_COLUMNS]
     own = place(day.actual_R, own_RW, WIRE_W, uniform_R)
     made = place(day.actual_R, served_RW, WIRE_W, uniform_R)
     return Scored(
@@ -172,14 +184,14 @@ def score(day: Day, decided: dict[int, Floats], uniform_R: Floats) -> Scored:
         mean_pinball(day.actual_R, own_RW, WIRE_W),
         saving(own.pit_I, map_RW),
         (own.low_I <= day.actual_R) & (day.actual_R <= own.high_I),
-        moved_R,
+        (map_RW != WIRE_W).any(1),
         day.actual_R,
     )
 
 
 def rows_of(scored: Scored, counts_R: Bools) -> Scored:
     """Of what could be sold alone."""
-    return Scored(*(getattr(scored, name)[counts_R] for name in Scored.__dataclass_fields__))
+    return Scored(*(getattr(scored, one.name)[counts_R] for one in fields(Scored)))
 
 
 def inside(pit_R: Floats) -> float:
@@ -223,7 +235,7 @@ def even_loss() -> float:
 
 def joined(days: list[Scored]) -> Scored:
     """Several days as one."""
-    names = Scored.__dataclass_fields__
+    names = [one.name for one in fields(Scored)]
     return Scored(*(np.concatenate([getattr(day, name) for day in days]) for name in names))
 
 
