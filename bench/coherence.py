@@ -108,8 +108,8 @@ def agreed(
         reader=SimpleNamespace(row=int),
         batch=lambda rows, _: hours.batch.rows(torch.tensor(rows)),
     )
-    leads = LeadsHours(cutoff_ms, forecaster, Hours(contexts, hours.sums, ENDS))
-    of_days = leads.agreed(item_ids, days.batch, days.numbers)
+    leads = LeadsHours(cutoff_ms, Hours(contexts, hours.sums, ENDS))
+    of_days = leads.agreed(item_ids, days.batch, days.numbers, forecaster)
     day_sums = DaySums()
     for row, item_id in enumerate(item_ids):
         sums = Cumulative(steps=of_days.sum_steps, quantiles=of_days.sums_BKW[row].tolist())
@@ -121,7 +121,7 @@ def agreed(
         )
         day_sums.take(said, of_days.steps_BHW[row, 0].tolist(), sums)
     follows = FollowsDays(day_sums, cutoff_ms, ENDS)
-    return follows.agreed(item_ids, hours.batch, hours.numbers), of_days
+    return follows.agreed(item_ids, hours.batch, hours.numbers, forecaster), of_days
 
 
 class Judged(NamedTuple):

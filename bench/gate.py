@@ -74,8 +74,8 @@ class World:
             segments=self.names,
             affected=frozenset(f"s{number}" for number in range(named)),
             resolution_ms=HOUR_MS,
-            champion_coverage=0.8,
-            challenger_coverage=0.8,
+            champion_covered_IT=np.full((len(self.champion_IT), end - begin), 0.8),
+            challenger_covered_IT=np.full((len(self.champion_IT), end - begin), 0.8),
             finite=True,
             standing=Standing(),
             before=self.before,
@@ -140,6 +140,34 @@ def better(gain: float, noise: float, days: int, seeds: Sequence[int]) -> dict[s
     }
 
 
+def helps_some(gain: float, loss: float, noise: float, seeds: Sequence[int]) -> dict[str, Any]:
+    """How often a challenger that is better where it drifts and worse elsewhere is promoted, and
+    for whom: for those it helps alone, or for somebody whom it harms, too.
+    """
+    number_S = np.arange(SEGMENTS)
+    gains_S = np.where(number_S < NAMED, gain, np.where(number_S == SEGMENTS - 1, -loss, 0.0))
+    plan = Plan.of_days(error_of_attempt(ERROR, 0), first_days=1, num_looks=DAYS)
+    for_some, for_all, days = 0, 0, []
+    for seed in seeds:
+        world = World.drawn(seed + 900_000, gains_S, noise)
+        for look in range(DAYS):
+            verdict = judge(world.trial(look), margin=MARGIN, plan=plan, look=look)
+            if verdict.decision != "not yet":
+                break
+        for_some += bool(verdict.promote and verdict.segments)
+        for_all += bool(verdict.promote and not verdict.segments)
+        if verdict.promote:
+            days.append(look + 1)
+    return {
+        "gain": gain,
+        "worse_in_another": loss,
+        "noise": noise,
+        "for_some": share(for_some, len(seeds)),
+        "for_all": share(for_all, len(seeds)),
+        "median_days": float(np.median(days)) if days else None,
+    }
+
+
 def taken_back(loss: float, noise: float, seeds: Sequence[int]) -> dict[str, Any]:
     """How often a version that is worse in one segment is rolled back within its four looks."""
     gains_S = np.where(np.arange(SEGMENTS) == 0, -loss, 0.0)
@@ -167,8 +195,6 @@ def probation_ends(world: World) -> tuple[str, int]:
             second_IT=second,
             first_covered_IT=held,
             second_covered_IT=held,
-            first_coverage=0.8,
-            second_coverage=0.8,
             finite=True,
             unseen=0.0,
         )
@@ -227,6 +253,10 @@ def main() -> None:
             better(0.10, 0.02, 5, seeds[: len(seeds) // 2]),
             better(0.05, 0.02, 7, seeds[: len(seeds) // 2]),
             better(0.05, 0.04, 7, seeds),
+        ],
+        "helps_some": [
+            helps_some(0.10, loss, noise, seeds[: len(seeds) // 2])
+            for loss, noise in ((0.10, 0.02), (0.10, 0.04), (0.03, 0.02))
         ],
         "rolled_back": [
             taken_back(loss, noise, seeds)

@@ -37,6 +37,7 @@ from freshet.online.drift.monitor import DriftMonitor
 from freshet.online.drift.pending import Issued, PendingForecasts
 from freshet.online.drift.score import mean_pinball, without_adjustments
 from freshet.online.owner.adjuster import Adjuster
+from freshet.online.weights.loaded import LoadedWeights, Serving
 from freshet.online.worker.context import Contexts
 from freshet.online.worker.publish import wire_columns
 from freshet.online.worker.scorer import Scorer
@@ -94,6 +95,7 @@ class Shop:
         self.world, self.onset = world, FIRST_HOUR if onset is None else onset
         self.reader, tables = WorldReader(world), world.shop()
         self.forecaster = BatchForecaster.from_pretrained(device="cpu", dtype="float32")
+        self.serving = Serving(LoadedWeights("base", "", self.forecaster))
         self.columns = wire_columns(self.forecaster.quantile_levels)
         self.contexts = Contexts(
             self.reader,  # type: ignore[arg-type]
@@ -128,7 +130,7 @@ class Shop:
         scored = plain_IHW[:, [step - 1 for step in STEPS]].astype(np.float32)
         self.pending.add(Issued(cutoff_ms, "base", WIRE_LEVELS, self.world.item_ids, ids, scored))
         self.adjusted.begin(cutoff_ms)
-        decided = self.adjuster.decide(self.contexts, self.forecaster, "base", cutoff_ms)
+        decided = self.adjuster.decide(self.contexts, self.serving, cutoff_ms)
         key, value = encoded(decided)
         self.decisions.take(key.encode(), value)
         if hour >= self.onset:

@@ -12,6 +12,7 @@ import numpy as np
 from freshet.dashboard.accuracy import last_day
 from freshet.dashboard.actuals import Actuals
 from freshet.dashboard.figures import Json, figure
+from freshet.dashboard.serving import serving_now
 from freshet.dashboard.state import TopicState
 from freshet.stream.arrays import Singles
 from freshet.stream.units import DAY_MS
@@ -64,7 +65,7 @@ def overview(topics: TopicState, actuals: Actuals, moment: Moment) -> Json:
             "seasonal_naive_wql": figure(newest.naive_wql()),
             "coverage_80": figure(newest.coverage()),
         },
-        "weights_version": topics.book.weights_version,
+        "weights_version": serving_now(topics).default,
         "drift": {"active": segments["drift"], "warning": segments["warning"]},
         "as_of": {
             "sales_ms": actuals.end_ms or None,

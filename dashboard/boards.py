@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from freshet.dashboard.figures import Json, figure
 from freshet.dashboard.ladder import ladder
+from freshet.dashboard.serving import SERVING_KINDS, ServingNow, segments_of, serving_now
 from freshet.dashboard.state import TopicState
 from freshet.stream.schemas import DriftAlert, ModelEvent
 from freshet.stream.units import DAY_MS
@@ -82,7 +83,7 @@ def _drift_card(topics: TopicState, alerts: list[DriftAlert]) -> Json:
 def models(topics: TopicState) -> Json:
     """Weights versions, newest first: training, verdict and its gain, swaps."""
     events = sorted(topics.models, key=lambda event: event.at_ms)
-    served = [event for event in events if event.kind in ("promoted", "rolled_back")]
+    served = [event for event in events if event.kind in SERVING_KINDS]
     # A candidate gets its version's name with the promotion; what happened before belongs to the
     # same entry.
     named = {
@@ -97,17 +98,22 @@ def models(topics: TopicState) -> Json:
             if event.kind in ("training", "trial"):
                 name = named.get(event.request_id, name)
             by_version.setdefault(name, []).append(event)
-    # What forecasts name is what serves; a promotion says what will, once it is swapped in.
-    serving = topics.book.weights_version or (served[-1].version if served else "")
+    serving = serving_now(topics)
     versions = [
         _version(topics, name, known, served, serving) for name, known in by_version.items()
     ]
     versions.sort(key=lambda version: -version["at_ms"])
     return {
-        "serving": serving,
+        "serving": serving.default,
+        "beside": serving.other,
         "versions": versions[:MAX_VERSIONS],
         "rollbacks": [
-            {"version": event.version, "at_ms": event.at_ms, "reason": event.reason}
+            {
+                "version": event.version,
+                "segments": segments_of(event),
+                "at_ms": event.at_ms,
+                "reason": event.reason,
+            }
             for event in reversed(served)
             if event.kind == "rolled_back"
         ][:MAX_VERSIONS],
@@ -131,7 +137,11 @@ def _pending(topics: TopicState) -> list[Json]:
 
 
 def _version(
-    topics: TopicState, name: str, events: list[ModelEvent], served: list[ModelEvent], serving: str
+    topics: TopicState,
+    name: str,
+    events: list[ModelEvent],
+    served: list[ModelEvent],
+    serving: ServingNow,
 ) -> Json:
     by_kind = {event.kind: event for event in events}
     promoted = by_kind.get("promoted")
@@ -145,6 +155,7 @@ def _version(
         "version": name,
         "parent": next((event.parent for event in steps if event.parent), ""),
         "status": _status(name, events, served, serving, undone is not None),
+        "segments": list(serving.segments) if name == serving.other else segments_of(promoted),
         "at_ms": max((event.at_ms for event in steps), default=events[-1].at_ms),
         "steps": [{"kind": event.kind, "at_ms": event.at_ms} for event in steps],
         "swaps": [
@@ -162,16 +173,24 @@ def _version(
 
 
 def _undone(promoted: ModelEvent, served: list[ModelEvent]) -> ModelEvent | None:
-    """The roll-back that ended a promotion: it names as parent what it took out of service."""
+    """The roll-back that ended a promotion: it names as parent what it took out of service.
+
+    What serves some segments still has not ended.
+    """
     for event in served:
         later = event.kind == "rolled_back" and event.at_ms > promoted.at_ms
-        if later and event.parent == promoted.version:
+        serves_on = promoted.version in [part.version for part in event.serves]
+        if later and event.parent == promoted.version and not serves_on:
             return event
     return None
 
 
 def _status(
-    version: str, events: list[ModelEvent], served: list[ModelEvent], serving: str, undone: bool
+    version: str,
+    events: list[ModelEvent],
+    served: list[ModelEvent],
+    serving: ServingNow,
+    undone: bool,
 ) -> str:
     kinds = [event.kind for event in events]
     if undone:
@@ -179,7 +198,7 @@ def _status(
     swaps = [kind for kind in kinds if kind in ("swapped", "swap_failed")]
     if swaps and swaps[-1] == "swap_failed":
         return "swap_failed"
-    if version == serving:
+    if version in (serving.default, serving.other):
         return "serving"
     if "promoted" in kinds:
         return "promoted" if served[-1].version == version else "retired"

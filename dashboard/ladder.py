@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from freshet.dashboard.figures import Json, figure
+from freshet.dashboard.serving import segments_of
 from freshet.dashboard.state import TopicState
 from freshet.stream.schemas import Adjustments, DriftAlert, ModelEvent
 
@@ -82,12 +83,20 @@ def _answers(topics: TopicState, trouble: DriftAlert) -> list[Json]:
 
 def _answer(event: ModelEvent | None) -> Json:
     if event is None:
-        return {"status": "waiting", "at_ms": None, "version": "", "reason": "", "gain": None}
+        return {
+            "status": "waiting",
+            "at_ms": None,
+            "version": "",
+            "segments": [],
+            "reason": "",
+            "gain": None,
+        }
     gain = event.gate.get("gain")
     return {
         "status": event.kind,
         "at_ms": event.at_ms,
         "version": event.version,
+        "segments": segments_of(event),
         "reason": event.reason,
         "gain": figure(gain) if isinstance(gain, float) else None,
     }

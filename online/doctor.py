@@ -183,12 +183,17 @@ def check_weights(settings: Settings) -> Iterator[Check]:
         hint = f"the most is {HORIZON_MAX}: lower prediction_length, or take longer steps"
         yield Check("weights", "problem", text, hint)
     registry, pinned = open_registry(settings.learn), settings.worker.weights
-    champion = pinned or registry.champion()
-    folder = Path(pinned) if pinned else BASE_WEIGHTS
-    if not pinned and champion != BASE:
-        registry.verify(champion)
-        folder = registry.path(champion)
-    yield Check("weights", "ok", f"{champion} ({check_whole(folder)[:12]}) is whole")
+    if pinned:
+        yield Check("weights", "ok", f"{pinned} ({check_whole(Path(pinned))[:12]}) is whole")
+        return
+    champion = registry.champion()
+    for version in champion.versions:
+        folder = BASE_WEIGHTS
+        if version != BASE:
+            registry.verify(version)
+            folder = registry.path(version)
+        whom = f", for {', '.join(champion.segments)}" if version == champion.other else ""
+        yield Check("weights", "ok", f"{version} ({check_whole(folder)[:12]}) is whole{whom}")
 
 
 def check_device(settings: Settings) -> Iterator[Check]:

@@ -614,6 +614,18 @@ ModelEventKind = Literal[
 ]
 
 
+class ServingVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """One of two versions that serve: which weights, by checksum, and whom.
+
+    The first of the two is the default and names no segments; the second serves those it names.
+    """
+
+    version: Name
+    sha256: Name = ""
+    manifest_sha256: Name = ""
+    segments: Annotated[list[Name], Meta(max_length=256)] = []
+
+
 class ModelEvent(Record, frozen=True, kw_only=True):
     """`freshet.models.v1`, key `<kind>:<version>[:<worker>]`, compacted: the life of a version.
 
@@ -621,6 +633,9 @@ class ModelEvent(Record, frozen=True, kw_only=True):
     `swapped`. Such an event counts only with the sha256 of the manifest that the registry holds of
     that version, or for `base`, which has none. `sha256` is that of the weights, `uri` the folder
     on the machine that announces, for people; weights are read from the registry alone.
+
+    Where two versions serve, `serves` names both, each with its checksums, and `version` is the one
+    that was promoted, or gone back to; where it is empty, `version` serves everybody.
     """
 
     happened = ("at_ms",)
@@ -637,6 +652,7 @@ class ModelEvent(Record, frozen=True, kw_only=True):
     pause_ms: float | None = None
     reason: Text = ""
     gate: Annotated[dict[Name, float | Text | bool], Meta(max_length=256)] = {}
+    serves: Annotated[list[ServingVersion], Meta(max_length=2)] = []
 
 
 class AlertData(Record, frozen=True, kw_only=True):

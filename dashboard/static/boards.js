@@ -96,7 +96,7 @@ function rungs(card) {
     found.push(["Served", `differently from ${format.dayTime(served.since_ms)}${until}${served.how ? `, ${format.servedWith(served.how)}` : ""}.`]);
     if (served.gain !== null) found.push([served.gain < 0 ? "Lost" : "Gained", `${format.percent(Math.abs(served.gain))} of the error that the same weights would have made without that, over ${served.steps} scored steps.`]);
   }
-  for (const answer of training) found.push(["Training", `${ANSWER[answer.status] ?? answer.status}${answer.reason ? `: ${answer.reason}` : ""}${answer.gain === null ? "." : ` (error ${format.signedPercent(-answer.gain)} on days that it never saw).`}`]);
+  for (const answer of training) found.push(["Training", `${ANSWER[answer.status] ?? answer.status}${format.forSome(answer.segments)}${answer.reason ? `: ${answer.reason}` : ""}${answer.gain === null ? "." : ` (error ${format.signedPercent(-answer.gain)} on days that it never saw).`}`]);
   return found;
 }
 
@@ -111,14 +111,14 @@ const alertCard = (alert, now) => el("article", { class: "card" },
 // Weights -----------------------------------------------------------------------------------------------------
 
 export async function loadModels(now, open) {
-  const { versions, serving, rollbacks, pending } = await ask("/api/models");
-  say(byId("models-count"), serving ? `serving ${format.version(serving)}` : "");
+  const { versions, serving, beside, rollbacks, pending } = await ask("/api/models");
+  say(byId("models-count"), serving ? `serving ${[serving, beside].filter(Boolean).map(format.version).join(" and ")}` : "");
   byId("models").replaceChildren(...pending.map((request) => pendingEntry(request, now)), ...(versions.length || pending.length
     ? versions.slice(0, 8).map((version) => versionEntry(version, now, open))
     : [el("li", {}, empty(serving ? `Serving ${format.version(serving)}` : "Waiting for the first weights",
       "New weights are trained when drift is found, and by the schedule if there is one. Each one's verdict, swap and effect is told here."))]),
   ...rollbacks.filter((event) => !versions.some((version) => version.rolled_back_at_ms === event.at_ms)).slice(0, 3)
-    .map((event) => el("li", { class: "version" }, el("div", { class: "line" }, el("h3", {}, `Back to ${format.version(event.version)}`),
+    .map((event) => el("li", { class: "version" }, el("div", { class: "line" }, el("h3", {}, `Back to ${format.version(event.version)}${format.forSome(event.segments)}`),
       el("span", { class: "right" }, format.ago(event.at_ms, now))), event.reason ? el("p", { class: "story" }, event.reason) : null)));
 }
 
@@ -172,7 +172,7 @@ function versionEntry(version, now, open) {
   gate?.addEventListener("toggle", () => (gate.open ? open.add(version.version) : open.delete(version.version)));
   const told = story(version);
   return el("li", { class: `version ${version.status}` },
-    el("div", { class: "line" }, el("h3", { title: version.version }, format.version(version.version)), el("span", { class: `chip ${version.status}` }, format.words(version.status)),
+    el("div", { class: "line" }, el("h3", { title: version.version }, format.version(version.version)), el("span", { class: `chip ${version.status}` }, `${format.words(version.status)}${format.forSome(version.segments)}`),
       el("span", { class: "right" }, format.ago(version.at_ms, now))),
     told ? el("p", { class: "story note" }, told) : null,
     gained(version),

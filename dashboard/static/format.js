@@ -84,6 +84,9 @@ export function speed(value) {
   return value >= 60 ? `1 s = ${perSecond}` : `×${value}`;
 }
 
+/** Whom a version serves, where another one serves the others. */
+export const forSome = (segments) => (segments.length ? ` for ${segments.slice(0, 3).join(", ")}${segments.length > 3 ? " and more" : ""}` : "");
+
 /** A version as people say it; its whole name stands in the tooltip. */
 export const version = (name) => /^v\d+(?=-)/.exec(name ?? "")?.[0] ?? ((name ?? "").startsWith("candidate-") ? "candidate" : name || DASH);
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,10 +20,14 @@ def model_list(config: Config = None, json: Json = False) -> None:
     from freshet.online.weights.versions import versions
 
     rows = versions(settings_of(config))
-    lines = [
-        f"{row['version']}  {', '.join(row['aliases'])}  {row.get('wrong', '')}" for row in rows
-    ]
+    lines = [f"{row['version']}  {aliases_of(row)}  {row.get('wrong', '')}" for row in rows]
     put(rows, json, "\n".join(line.rstrip() for line in lines))
+
+
+def aliases_of(row: dict[str, Any]) -> str:
+    """The aliases of a version, and whom the champion serves where another serves the others."""
+    whom = f" for {', '.join(row['segments'])}" if "segments" in row else ""
+    return "; ".join(alias + whom * (alias == "champion") for alias in row["aliases"])
 
 
 @model.command("show")
@@ -103,17 +107,24 @@ def model_gc(
 
 @model.command("promote")
 def model_promote(
-    version: Annotated[str, typer.Argument(help="A version, or base.")], config: Config = None
+    version: Annotated[str, typer.Argument(help="A version, or base.")],
+    segments: Annotated[
+        str | None, typer.Option(help="Whom it serves, separated by commas; default everybody.")
+    ] = None,
+    config: Config = None,
 ) -> None:
     """Make a version the champion, past the gate, and tell the workers."""
     from freshet.online.weights.versions import promote
 
-    typer.echo(promote(settings_of(config), version))
+    named = [name.strip() for name in (segments or "").split(",") if name.strip()]
+    if segments is not None and not named:
+        raise typer.BadParameter("names no segment", param_hint="--segments")
+    typer.echo(promote(settings_of(config), version, named))
 
 
 @model.command("rollback")
 def model_rollback(config: Config = None) -> None:
-    """Make the champion's parent the champion again and tell the workers."""
+    """Put the parent of the version that was promoted last in its place; tell the workers."""
     from freshet.online.weights.versions import rollback
 
     typer.echo(rollback(settings_of(config)))

@@ -42,7 +42,8 @@ class RequestLedger:
             self._on_trial_ms[request_id] = min(first_ms, event.at_ms)
             days = float(event.gate.get("days", 0.0))
             self._trial_days[request_id] = max(days, self.trial_days(request_id))
-        if event.kind == "rolled_back" and event.gate:
+        serves_on = event.parent in [part.version for part in event.serves]
+        if event.kind == "rolled_back" and event.gate and not serves_on:
             # By its probation; what a person takes back is the person's affair.
             self._undone.add(event.parent)
         if event.kind not in ANSWERS or not request_id:

@@ -9,7 +9,7 @@ import numpy as np
 
 from freshet.online.drift.alarms import Alarm
 from freshet.online.drift.plain import State
-from freshet.online.drift.pooled import ScoreBatch, batch_of, pool, serving_version
+from freshet.online.drift.pooled import ScoreBatch, batch_of, of_most, pool, serving_versions
 from freshet.online.drift.scan import height
 from freshet.online.drift.segments import Change, Segments
 from freshet.online.drift.words import ACTIONS, ALL, describe
@@ -41,7 +41,8 @@ class DriftMonitor:
         self.settings = settings
         self.grid = Grid(resolution_ms, time_zone)
         self.resolution_ms = resolution_ms
-        self.version = ""
+        self.versions: dict[str, str] = {}
+        """What serves each segment."""
         self.segments = Segments(settings)
         self.shop = Segments(settings, [ALL], SHOP_NOISIER)
         self._newest_ms = -1
@@ -66,14 +67,14 @@ class DriftMonitor:
     ) -> list[DriftAlert]:
         """Take the scores of one bucket, of its own resolution alone, and return what changed.
 
-        Buckets come in rising order, others are ignored. When other weights begin to serve, what is
-        usual is held less firmly.
+        Buckets come in rising order, others are ignored. When other weights begin to serve a
+        segment, what is usual of it is held less firmly.
         """
         scores = [score for score in scores if score.resolution_ms == self.resolution_ms]
         if bucket_ms <= self._newest_ms or not scores:
             return []
-        self._follow(serving_version(scores))
-        batch = batch_of(scores, self.version, left_out=left_out)
+        self._follow(serving_versions(scores, self.versions))
+        batch = batch_of(scores, self.versions, left_out=left_out)
         return self.take(bucket_ms, batch, now_ms=now_ms)
 
     def take(self, bucket_ms: int, batch: ScoreBatch, *, now_ms: int) -> list[DriftAlert]:
@@ -107,7 +108,7 @@ class DriftMonitor:
     def state(self) -> State:
         """Everything it knows, as numbers and arrays."""
         return {
-            "version": self.version,
+            "versions": [list(pair) for pair in self.versions.items()],
             "newest_ms": self._newest_ms,
             "segments": self.segments.state(),
             "shop": self.shop.state(),
@@ -115,20 +116,25 @@ class DriftMonitor:
 
     def restore(self, state: State) -> None:
         """Go on from the state of another monitor with the same settings."""
-        self.version, self._newest_ms = state["version"], state["newest_ms"]
+        self.versions, self._newest_ms = dict(state["versions"]), state["newest_ms"]
         self.segments.restore(state["segments"])
         self.shop.restore(state["shop"])
 
     def _home(self, segment: str) -> Segments:
         return self.shop if segment == ALL else self.segments
 
-    def _follow(self, version: str) -> None:
-        if not version or version == self.version:
-            return
-        if self.version:
-            self.segments.loosen()
-            self.shop.loosen()
-        self.version = version
+    @property
+    def version(self) -> str:
+        """What serves most segments; empty before the first."""
+        return of_most(self.versions)
+
+    def _follow(self, versions: dict[str, str]) -> None:
+        before = self.version
+        changed = [name for name, was in self.versions.items() if versions[name] != was]
+        self.versions = versions
+        self.segments.loosen(changed)
+        if before not in ("", self.version):
+            self.shop.loosen([ALL])
 
     def _alert(self, segment: str, alarm: Alarm, begins: bool, now_ms: int) -> DriftAlert:
         over = f"{segment}: forecasts are right again"
@@ -142,7 +148,7 @@ class DriftMonitor:
             detected_at_ms=now_ms,
             onset_ms=alarm.onset_ms,
             size=round(alarm.size, 3),
-            weights_version=self.version,
+            weights_version=self.versions.get(segment, self.version),
             description=said if begins else over,
             action=ACTIONS[alarm.kind] if begins else "nothing",
             resolution_ms=self.resolution_ms,

@@ -10,7 +10,7 @@ Dimensions: I items, R scored steps of these items, S segments.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,28 +82,57 @@ class Pooled:
     heard_S: Bools
 
 
-def serving_version(scores: Iterable[Score]) -> str:
-    """The version behind the newest forecasts of a bucket, empty without any."""
-    count: Counter[tuple[int, str]] = Counter()
-    for score in scores:
-        for step in score.steps:
-            count[step.step, step.weights_version] += 1
-    if not count:
-        return ""
+def serving_versions(scores: Iterable[Score], known: Mapping[str, str]) -> dict[str, str]:
+    """The version behind the newest forecasts of a bucket, of each segment.
+
+    Args:
+        scores: Of the bucket.
+        known: What served the segments before; who is silent is served by it still, if anybody is.
+    """
+    steps = [
+        (step.step, score.segment, step.weights_version) for score in scores for step in score.steps
+    ]
+    if not steps:
+        return dict(known)
     # The fewest steps ahead is the newest cutoff; of several versions there, the most frequent.
-    _, version = min(count, key=lambda pair: (pair[0], -count[pair], pair[1]))
-    return version
+    newest = min(step for step, _, _ in steps)
+    counts: dict[str, Counter[str]] = {}
+    for step, segment, version in steps:
+        of_segment = counts.setdefault(segment, Counter())
+        if step == newest:
+            of_segment[version] += 1
+    all_counts = sum(counts.values(), Counter())
+    most = _most_frequent(all_counts)
+    silent = {segment: was if was in all_counts else most for segment, was in known.items()}
+    return silent | {
+        segment: _most_frequent(count) if count else silent.get(segment, most)
+        for segment, count in counts.items()
+    }
+
+
+def of_most(versions: Mapping[str, str]) -> str:
+    """The version that serves most segments, which changes only when what serves does; empty: none.
+
+    Not the one behind most scores: of two that serve, that differs from hour to hour.
+    """
+    count = Counter(versions.values())
+    return _most_frequent(count) if count else ""
+
+
+def _most_frequent(count: Counter[str]) -> str:
+    return min(count, key=lambda version: (-count[version], version))
 
 
 def batch_of(
-    scores: Iterable[Score], version: str, *, left_out: Collection[str] = ()
+    scores: Iterable[Score], versions: Mapping[str, str], *, left_out: Collection[str] = ()
 ) -> ScoreBatch:
-    """Columns of what can be held against the version in service, by segment and item.
+    """Columns of what can be held against the versions in service, by segment and item.
 
-    Forecasts of other versions say nothing. The order of the scores changes nothing.
+    Forecasts of a version that does not serve the segment say nothing. The order of the scores
+    changes nothing.
     """
     kept = [
-        (score, [step for step in score.steps if step.weights_version == version])
+        (score, [step for step in score.steps if step.weights_version == versions[score.segment]])
         for score in sorted(scores, key=lambda score: (score.segment, score.item_id))
     ]
     kept = [(score, steps) for score, steps in kept if steps]

@@ -157,10 +157,10 @@ class Scan:
         self.age_N[row] = 0
         self.freedom_KN[:, row] *= LOOSENED
 
-    def loosen(self) -> None:
-        """Other weights serve."""
-        self.freedom_KN *= LOOSENED
-        self.age_N[:] = 0
+    def loosen(self, rows: Ints) -> None:
+        """Other weights serve some streams."""
+        self.freedom_KN[:, rows] *= LOOSENED
+        self.age_N[rows] = 0
 
     def _settle(self) -> None:
         """The variance of one length: the shop's, drawn to the prior; each stream's, to that."""

@@ -5,7 +5,7 @@ Dimensions: S segments in a bucket, N segments known, T buckets that are remembe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -102,11 +102,15 @@ class Segments:
         (row,) = self._places([segment])
         self.held.setdefault(int(row), Held()).begin(alarm)
 
-    def loosen(self) -> None:
-        """Other weights serve: biases stay roughly, alarms hold until those were quiet."""
-        self._arrays.loosen()
-        for held in self.held.values():
-            held.quiet_buckets = held.drifting_buckets = 0
+    def loosen(self, names: Collection[str]) -> None:
+        """Other weights serve some segments: biases stay roughly, alarms hold until those were
+        quiet.
+        """
+        rows = np.array([self._rows[name] for name in names if name in self._rows], np.int64)
+        self._arrays.loosen(rows)
+        for row in rows.tolist():
+            if row in self.held:
+                self.held[row].quiet_buckets = self.held[row].drifting_buckets = 0
 
     def state(self) -> State:
         """All of it as a plain value."""
@@ -310,10 +314,10 @@ class _Arrays:
             streams.usual.forget(row)
             streams.scan.forget(row)
 
-    def loosen(self) -> None:
-        """Other weights serve."""
+    def loosen(self, rows: Ints) -> None:
+        """Other weights serve some segments."""
         for streams in (self.level, self.rise, self.spread):
-            streams.loosen()
+            streams.loosen(rows)
 
     def widen(self, more: int) -> None:
         """Add segments of which nothing is known."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from freshet.online.drift.scan import LEARNT_AFTER, Scan
 from freshet.online.drift.usual import Usual
-from freshet.stream.arrays import Bools, Floats
+from freshet.stream.arrays import Bools, Floats, Ints
 
 # What is usual is not learnt while a stream is this near an alarm.
 SUSPICIOUS = 0.6
@@ -83,7 +83,7 @@ class Streams:
         self.waiting_TN[place] = value_N
         self.waiting_heard_TN[place] = heard_N
 
-    def loosen(self) -> None:
-        """Other weights serve."""
-        self.usual.loosen()
-        self.scan.loosen()
+    def loosen(self, rows: Ints) -> None:
+        """Other weights serve some streams."""
+        self.usual.loosen(rows)
+        self.scan.loosen(rows)

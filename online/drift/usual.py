@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from freshet.stream.arrays import Bools, Floats
+from freshet.stream.arrays import Bools, Floats, Ints
 from freshet.stream.units import DAY_MS, HOUR_MS
 
 # A mean over n values moves by 1 / (n + prior): so many values of nothing unusual are taken for
@@ -60,12 +60,12 @@ class Usual:
         told_N = learnt_N / (self.hours_seen_HN[hour] + NOISE_PRIOR)
         noise_N += (np.maximum(odd_N**2, LEAST_NOISE) - noise_N) * told_N
 
-    def loosen(self) -> None:
-        """Other weights serve."""
-        self.mean_N *= 0.5
-        self.seen_N *= MEAN_KEPT
-        self.hours_seen_HN *= PHASES_KEPT
-        self.days_seen_DN *= PHASES_KEPT
+    def loosen(self, rows: Ints) -> None:
+        """Other weights serve some streams."""
+        self.mean_N[rows] *= 0.5
+        self.seen_N[rows] *= MEAN_KEPT
+        self.hours_seen_HN[:, rows] *= PHASES_KEPT
+        self.days_seen_DN[:, rows] *= PHASES_KEPT
 
     def forget(self, row: int) -> None:
         """A stream has changed for good: its level is learnt anew, its phases too."""

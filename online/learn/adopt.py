@@ -13,6 +13,7 @@ from freshet.model.devices import pick_device
 from freshet.model.weights import verify_weights
 from freshet.online.effects.table import EffectsTable
 from freshet.online.learn.contest import Contest, Terms, chosen_items, measured, whole_days
+from freshet.online.learn.evaluation import served_by
 from freshet.online.learn.guard import Guard, open_guards, try_guards
 from freshet.online.learn.history import open_history
 from freshet.online.learn.networks import VersionedNetworks
@@ -110,8 +111,10 @@ def judged(
     """The gate's verdict on a folder of weights against the champion."""
     challenger = verify_weights(folder).network
     torch.nn.Module.to(challenger, pick_device(networks.device))
-    parent = networks.registry.champion()
+    serving = networks.registry.champion()
+    parent = serving.default
     champion = networks.load(parent)
+    served = served_by(serving, parent)
     # A person waits: one look, and so at whole days.
     days = whole_days(history.grid, settings.holdout_buckets)
     holdout_buckets = days * max(1, DAY_MS // history.grid.resolution_ms)
@@ -121,13 +124,14 @@ def judged(
     terms = Terms(
         request_id="",
         parent=parent,
+        beside=serving.other,
         segments=(),
         onset_ms=None,
         start_ms=split.holdout_start_ms,
         first_days=days,
         num_looks=1,
         error=1.0 - settings.gate_confidence,
-        item_ids=chosen_items(history, (), settings.seed),
+        item_ids=chosen_items(history, (), settings.seed, served),
         standing=measured(
             champion,
             challenger,
@@ -138,7 +142,7 @@ def judged(
             guards=try_guards(guards, champion, challenger, seed=settings.seed),
         ),
     )
-    shadow = Shadow(history, terms.item_ids, champion, challenger)
+    shadow = Shadow(history, terms.item_ids, champion, challenger, served=served)
     verdict = Contest(terms, shadow, settings.gate_margin).proceed()
     assert verdict is not None, "the hold-out is final"
     return Adopted("", parent, verdict.reason, verdict.report())

@@ -13,12 +13,13 @@ import msgspec
 import torch
 
 from freshet.model.network import FreshetNetwork
-from freshet.online.learn.evaluation import forecast_ms, items_for, losses_on
-from freshet.online.learn.gate import Trial, Verdict, judge
+from freshet.online.learn.evaluation import Served, everybody, forecast_ms, items_for, losses_on
+from freshet.online.learn.gate import Trial, judge
 from freshet.online.learn.pools import History, Pool
 from freshet.online.learn.sequential import Plan
 from freshet.online.learn.shadow import Shadow, days_from
 from freshet.online.learn.standing import Guarded, Standing, relative_loss
+from freshet.online.learn.verdict import Verdict
 from freshet.online.learn.windows import MAX_GATE_WINDOWS
 from freshet.stream.store.grid import Grid
 from freshet.stream.units import DAY_MS
@@ -35,7 +36,8 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         request_id: The request that the verdict answers.
-        parent: The champion that the challenger is held against.
+        parent: The version that the challenger is held against, on whom that serves.
+        beside: The other version that serves; empty where the parent serves everybody.
         segments: Which the drift named.
         onset_ms: Since when it drifts; None where nothing does.
         start_ms: Where the hold-out begins, and what is judged.
@@ -49,6 +51,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
 
     request_id: str
     parent: str
+    beside: str = ""
     segments: tuple[str, ...]
     onset_ms: int | None
     start_ms: int
@@ -62,6 +65,11 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     def plan(self) -> Plan:
         """The looks."""
         return Plan.of_days(self.error, first_days=self.first_days, num_looks=self.num_looks)
+
+    @property
+    def champions(self) -> set[str]:
+        """The versions that must serve still when the verdict comes."""
+        return {self.parent, self.beside} - {""}
 
     @property
     def expires_ms(self) -> int:
@@ -126,12 +134,13 @@ class Contest:
             segments=both.segments,
             affected=frozenset(every if ALL_SEGMENTS in terms.segments else terms.segments),
             resolution_ms=self.shadow.history.grid.resolution_ms,
-            champion_coverage=both.first_coverage,
-            challenger_coverage=both.second_coverage,
+            champion_covered_IT=both.first_covered_IT,
+            challenger_covered_IT=both.second_covered_IT,
             finite=both.finite,
             standing=terms.standing,
             before=self.shadow.before(terms.start_ms, terms.onset_ms),
             unseen=both.unseen,
+            alone=not terms.beside,
         )
 
 
@@ -173,7 +182,9 @@ def measured(
     )
 
 
-def chosen_items(history: History, segments: tuple[str, ...], seed: int) -> tuple[str, ...]:
-    """The items of a trial, those of the named segments first."""
-    rows = items_for(history, seed=seed, maximum=MAX_GATE_WINDOWS, affected=segments)
+def chosen_items(
+    history: History, segments: tuple[str, ...], seed: int, served: Served = everybody
+) -> tuple[str, ...]:
+    """The items of a trial: of those that are served, those of the named segments first."""
+    rows = items_for(history, seed=seed, maximum=MAX_GATE_WINDOWS, affected=segments, served=served)
     return tuple(history.item_ids[row] for row in rows)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,7 @@ from freshet.online.learn.windows import (
     select_items,
     starts_within,
 )
+from freshet.online.weights.assignment import Assignment
 from freshet.stream.arrays import Floats, Ints
 from freshet.stream.errors import InvalidInputError
 
@@ -30,6 +31,21 @@ LATENCY_PASSES_MIN = 3
 LATENCY_PASSES_MAX = 40
 LATENCY_ROWS = 32
 LATENCY_AGREEMENT = 1.2
+
+
+Served = Callable[[str], bool]
+"""Whether a segment is served by the version that is judged, or that it would take the place of."""
+
+
+def everybody(segment: str) -> bool:
+    """One version serves all segments."""
+    del segment
+    return True
+
+
+def served_by(assignment: Assignment, version: str) -> Served:
+    """Which segments a version serves."""
+    return lambda segment: assignment.of(segment) == version
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +59,6 @@ class Evaluation:
 
     loss_NH: Floats
     covered_NH: Floats
-
-    @property
-    def coverage(self) -> float:
-        """Share of labels within the interval; NaN without labels."""
-        labelled = np.isfinite(self.covered_NH).any()
-        return float(np.nanmean(self.covered_NH)) if labelled else math.nan
 
     @property
     def finite(self) -> bool:
@@ -65,9 +75,7 @@ class Comparison:
         rows_I: Row of each item.
         first_IT, second_IT: Loss in units per item and bucket, NaN without a label.
         first_covered_IT, second_covered_IT: Share of forecasts whose 80 % interval held the label.
-        first_coverage, second_coverage: Share of labels within the 80 % interval.
         finite: No forecast of the second network is NaN or infinite.
-        num_labels: How many there are.
     """
 
     pool: Pool
@@ -76,10 +84,7 @@ class Comparison:
     second_IT: Floats
     first_covered_IT: Floats
     second_covered_IT: Floats
-    first_coverage: float
-    second_coverage: float
     finite: bool
-    num_labels: int = 0
 
 
 def evaluate(network: FreshetNetwork, pool: Pool) -> Evaluation:
@@ -156,22 +161,27 @@ def compare(
         second_IT=second_IT,
         first_covered_IT=first_covered_IT,
         second_covered_IT=second_covered_IT,
-        first_coverage=one.coverage,
-        second_coverage=other.coverage,
         finite=other.finite,
-        num_labels=int(np.isfinite(other.covered_NH).sum()),
     )
 
 
-def items_for(history: History, *, seed: int, maximum: int, affected: Collection[str] = ()) -> Ints:
-    """The rows on which versions are compared: all of them, or a draw, affected segments first.
+def items_for(
+    history: History,
+    *,
+    seed: int,
+    maximum: int,
+    affected: Collection[str] = (),
+    served: Served = everybody,
+) -> Ints:
+    """The rows on which versions are compared: all that are served, or a draw, affected ones first.
 
     Another stream of chance than the pools': what is held out does not hang on how many those are.
     """
     rng = np.random.default_rng(seed + 1)
     segments = history.segments()
-    named = np.flatnonzero([segment in affected for segment in segments])
-    return select_items(rng, len(segments), maximum, first=named)
+    rows = np.flatnonzero([served(segment) for segment in segments])
+    named = np.flatnonzero([segments[row] in affected for row in rows])
+    return rows[select_items(rng, len(rows), maximum, first=named)]
 
 
 def forecast_ms(networks: Sequence[FreshetNetwork], pool: Pool) -> list[float]:

@@ -7,8 +7,9 @@ that becomes final, until the gain is sure, hopeless, or the last look of the pl
 is of each segment that the drift named and of all these together, or of the whole shop where none
 was named: a challenger passes when the lower end of the gain of one of these rows lies above the
 margin, at the level that the plan (`online/learn/sequential.py`) has for this look, divided by the
-number of rows (Bonferroni). How much days differ is known from days before the trial
-(`online/learn/paired.py`).
+number of rows (Bonferroni). Where others would be harmed, or the whole shop would, it passes for
+the segments alone that show the gain: nothing more is tested for that, so nothing more passes by
+chance. How much days differ is known from days before the trial (`online/learn/paired.py`).
 
 What was tried on the way (factors of interpolation) is chosen on other buckets.
 """
@@ -16,9 +17,8 @@ What was tried on the way (factors of interpolation) is chosen on other buckets.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -26,11 +26,9 @@ from freshet.online.learn.paired import Estimate
 from freshet.online.learn.rows import Before, Rows
 from freshet.online.learn.sequential import Plan
 from freshet.online.learn.standing import MIN_ITEMS, Guarded, Standing, paired
+from freshet.online.learn.verdict import Condition, Report, Shown, Verdict
+from freshet.online.worker.scorer import NO_SEGMENT
 from freshet.stream.arrays import Floats
-
-Report = dict[str, float | str | bool]
-"""What a verdict rests on, flat, as model events and manifests carry it."""
-Decision = Literal["promote", "reject", "not yet"]
 
 # Of a variance that rests on fewer days nobody can say how sure it is.
 MIN_FREEDOM = 3.0
@@ -71,11 +69,13 @@ class Trial:
         affected: Segments that the drift alert named: the test is theirs. Where none has MIN_ITEMS
             items (or none was named) all items make the test.
         resolution_ms: Length of a bucket.
-        champion_coverage, challenger_coverage: Share of cells within the 10 % to 90 % interval.
+        champion_covered_IT, challenger_covered_IT: Share of forecasts whose 80 % interval held the
+            actual; NaN where there is none.
         finite: The challenger's forecasts are all finite.
         standing: What was measured when the challenger was new.
         before: Days before the trial; without them only its own days say how much days differ.
         unseen: Share of the shop's items that the trial has no windows of.
+        alone: The champion serves everybody, so the challenger may serve some segments beside it.
     """
 
     champion_IT: Floats
@@ -83,85 +83,13 @@ class Trial:
     segments: Sequence[str]
     affected: frozenset[str]
     resolution_ms: int
-    champion_coverage: float
-    challenger_coverage: float
+    champion_covered_IT: Floats
+    challenger_covered_IT: Floats
     finite: bool
     standing: Standing
     before: Before | None = None
     unseen: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """What was measured, what it was held against, whether it holds, and what that rests on.
-
-    Attributes:
-        hopeless: It does not hold, and no later day will change that.
-    """
-
-    name: str
-    value: float
-    threshold: float
-    ok: bool
-    facts: Report = field(default_factory=dict)
-    hopeless: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """The gain that decides: of which row, its interval, and what that rests on."""
-
-    row: int
-    name: str
-    gain: float
-    low: float
-    high: float
-    num_items: int
-    days: float
-    freedom: float
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """Promote, reject or wait, and every condition that led there."""
-
-    decision: Decision
-    conditions: tuple[Condition, ...]
-    gain: Shown
-
-    @property
-    def promote(self) -> bool:
-        """The challenger passes."""
-        return self.decision == "promote"
-
-    @property
-    def reason(self) -> str:
-        """The conditions that failed, in words; empty for a promotion."""
-        failed = [condition for condition in self.conditions if not condition.ok]
-        return "; ".join(f"{x.name} {x.value:.4g} against {x.threshold:.4g}" for x in failed)
-
-    def report(self) -> Report:
-        """The verdict flat."""
-        gain = self.gain
-        return {
-            "verdict": self.decision,
-            **flat_report(self.conditions),
-            "gain": _plain(gain.gain),
-            "gain_high": _plain(gain.high),
-            "gain_of": gain.name,
-            "days": gain.days,
-        }
-
-
-def flat_report(conditions: Iterable[Condition]) -> Report:
-    """Conditions flat."""
-    flat: Report = {}
-    for condition in conditions:
-        flat[condition.name] = condition.value
-        flat[f"{condition.name}.threshold"] = condition.threshold
-        flat[f"{condition.name}.ok"] = condition.ok
-        flat |= {f"{condition.name}.{fact}": x for fact, x in condition.facts.items()}
-    return {name: _plain(value) for name, value in flat.items()}
+    alone: bool = True
 
 
 def judge(trial: Trial, *, margin: float, plan: Plan, look: int = 0) -> Verdict:
@@ -184,44 +112,105 @@ def judge(trial: Trial, *, margin: float, plan: Plan, look: int = 0) -> Verdict:
         before=trial.before,
         unseen=trial.unseen,
     )
-    gain = _deciding_gain(rows, found, days, plan.level(look))
+    look_at = _Look(trial, rows, found, days, plan.level(look) / len(rows.tested))
     foreseen = _foreseen(rows, found, plan, look)
-    spread = rows.without_best(gain.row, champion_IT, challenger_IT)
-    finite = trial.finite and trial.standing.finite
-    conditions = (
-        Condition("finite", float(finite), 1.0, finite, hopeless=not finite),
-        Condition("freedom", gain.freedom, MIN_FREEDOM, gain.freedom >= MIN_FREEDOM),
-        Condition("items", gain.num_items, MIN_ITEMS, gain.num_items >= MIN_ITEMS),
-        Condition("gain_low", gain.low, margin, gain.low > margin, hopeless=foreseen <= margin),
-        Condition("gain_without_best_item", spread, 0.0, spread > 0.0 or gain.gain <= 0.0),
-        _overall(found),
-        _coverage(trial),
-        *_segments(rows, found),
-        *_standing(trial.standing, gain),
+    for_all = look_at.verdict(rows.tested, margin, foreseen)
+    if all(condition.ok for condition in for_all.conditions):
+        return replace(for_all, decision="promote")
+    may_be_some = trial.alone and bool(rows.segments_R[rows.tested].any())
+    shown = look_at.shown(margin) if may_be_some else []
+    segments = look_at.helped(shown)
+    if segments:
+        for_some = look_at.verdict(shown, margin, foreseen, segments)
+        if all(condition.ok for condition in for_some.conditions):
+            return replace(for_some, decision="promote")
+    # Whom it would harm need not be served by it.
+    hopeless = any(
+        condition.hopeless
+        for condition in for_all.conditions
+        if not (may_be_some and condition.of_segments)
     )
-    return Verdict(_decision(conditions, last=look == plan.last), conditions, gain)
+    return replace(for_all, decision="reject" if hopeless or look == plan.last else "not yet")
 
 
-def _decision(conditions: Sequence[Condition], *, last: bool) -> Decision:
-    if all(condition.ok for condition in conditions):
-        return "promote"
-    return "reject" if last or any(condition.hopeless for condition in conditions) else "not yet"
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What one look has, for whoever may be served.
 
+    Attributes:
+        level: Of the test of one row.
+    """
 
-def _deciding_gain(rows: Rows, found: Estimate, days: float, level: float) -> Shown:
-    """The gain of the tested row that shows it most clearly."""
-    low_R = found.low_R(level / len(rows.tested))
-    row = max(rows.tested, key=lambda row: (low_R[row], found.gain_R[row]))
-    return Shown(
-        row=row,
-        name=rows.names[row],
-        gain=float(found.gain_R[row]),
-        low=float(low_R[row]),
-        high=float(found.high_R(FUTILE_LEVEL)[row]),
-        num_items=int(rows.member_RI[row].sum()),
-        days=days,
-        freedom=float(found.freedom_R[row]),
-    )
+    trial: Trial
+    rows: Rows
+    found: Estimate
+    days: float
+    level: float
+
+    def verdict(
+        self,
+        candidates: Sequence[int],
+        margin: float,
+        foreseen: float,
+        segments: tuple[str, ...] = (),
+    ) -> Verdict:
+        """Every condition of serving everybody, or some segments beside the champion; undecided."""
+        gain = self._deciding(candidates)
+        spread = self._without_best(gain.row)
+        finite = self.trial.finite and self.trial.standing.finite
+        conditions = (
+            Condition("finite", float(finite), 1.0, finite, hopeless=not finite),
+            Condition("freedom", gain.freedom, MIN_FREEDOM, gain.freedom >= MIN_FREEDOM),
+            Condition("items", gain.num_items, MIN_ITEMS, gain.num_items >= MIN_ITEMS),
+            Condition("gain_low", gain.low, margin, gain.low > margin, hopeless=foreseen <= margin),
+            Condition("gain_without_best_item", spread, 0.0, spread > 0.0 or gain.gain <= 0.0),
+            *(() if segments else (_overall(self.found),)),
+            _coverage(self.trial, segments),
+            *(() if segments else _segments(self.rows, self.found)),
+            *_standing(self.trial.standing, gain),
+        )
+        return Verdict("not yet", conditions, gain, segments)
+
+    def shown(self, margin: float) -> list[int]:
+        """The tested rows that show the gain, not by one item alone."""
+        low_R = self.found.low_R(self.level)
+        return [
+            row
+            for row in self.rows.tested
+            if low_R[row] > margin and self.found.freedom_R[row] >= MIN_FREEDOM
+            if self._without_best(row) > 0.0
+        ]
+
+    def helped(self, shown: Sequence[int]) -> tuple[str, ...]:
+        """Segments that show the gain, or are better and show it together with the others named."""
+        rows = self.rows
+        together = any(not rows.segments_R[row] for row in shown)
+        return tuple(
+            rows.names[row]
+            for row in rows.tested
+            if rows.segments_R[row] and rows.names[row] != NO_SEGMENT
+            if row in shown or (together and self.found.gain_R[row] > 0.0)
+        )
+
+    def _deciding(self, candidates: Sequence[int]) -> Shown:
+        """The gain of the row that shows it most clearly."""
+        found, low_R = self.found, self.found.low_R(self.level)
+        row = max(candidates, key=lambda row: (low_R[row], found.gain_R[row]))
+        return Shown(
+            row=row,
+            name=self.rows.names[row],
+            gain=float(found.gain_R[row]),
+            low=float(low_R[row]),
+            high=float(found.high_R(FUTILE_LEVEL)[row]),
+            num_items=int(self.rows.member_RI[row].sum()),
+            days=self.days,
+            freedom=float(found.freedom_R[row]),
+        )
+
+    def _without_best(self, row: int) -> float:
+        return self.rows.without_best(
+            row, *paired(self.trial.champion_IT, self.trial.challenger_IT)
+        )
 
 
 def _foreseen(rows: Rows, found: Estimate, plan: Plan, look: int) -> float:
@@ -238,21 +227,33 @@ def _foreseen(rows: Rows, found: Estimate, plan: Plan, look: int) -> float:
 
 def _overall(found: Estimate) -> Condition:
     overall = float(found.gain_R[-1])
-    return Condition("overall_gain", overall, -OVERALL_MARGIN, overall >= -OVERALL_MARGIN)
+    ok = overall >= -OVERALL_MARGIN
+    return Condition("overall_gain", overall, -OVERALL_MARGIN, ok, of_segments=True)
 
 
-def _coverage(trial: Trial) -> Condition:
+def _coverage(trial: Trial, segments: Collection[str]) -> Condition:
     """How far the 80 % interval is from holding 80 %: at most the champion's distance and a band.
 
-    Pinball loss alone can be gained with intervals that are too narrow to plan by.
+    Of the named segments, or of all. Pinball loss alone can be gained with intervals that are too
+    narrow to plan by.
     """
-    distance = abs(trial.challenger_coverage - NOMINAL_COVERAGE)
-    allowed = abs(trial.champion_coverage - NOMINAL_COVERAGE) + COVERAGE_BAND
+    member_I = np.array([not segments or segment in segments for segment in trial.segments])
+    champion, challenger = (
+        _mean(covered_IT[member_I])
+        for covered_IT in (trial.champion_covered_IT, trial.challenger_covered_IT)
+    )
+    distance = abs(challenger - NOMINAL_COVERAGE)
+    allowed = abs(champion - NOMINAL_COVERAGE) + COVERAGE_BAND
     return Condition("coverage_distance", distance, allowed, distance <= allowed)
 
 
+def _mean(values: Floats) -> float:
+    """NaN where there is nothing."""
+    return float(np.nanmean(values)) if np.isfinite(values).any() else math.nan
+
+
 def _segments(rows: Rows, found: Estimate) -> list[Condition]:
-    """No segment may look worse by more than the margin: all of them get one version."""
+    """No segment may look worse by more than the margin, where all of them get one version."""
     surely_R = found.high_R(HARM_LEVEL) < 0.0
     conditions = []
     for row in np.flatnonzero(rows.segments_R):
@@ -260,7 +261,9 @@ def _segments(rows: Rows, found: Estimate) -> list[Condition]:
         ok = loss <= SEGMENT_MARGIN
         hopeless = not ok and bool(surely_R[row])
         name = f"segment_loss:{rows.names[row]}"
-        conditions.append(Condition(name, loss, SEGMENT_MARGIN, ok, hopeless=hopeless))
+        conditions.append(
+            Condition(name, loss, SEGMENT_MARGIN, ok, hopeless=hopeless, of_segments=True)
+        )
     conditions.sort(key=lambda condition: (condition.ok, -condition.value))
     return conditions[:MAX_SEGMENT_CONDITIONS]
 
@@ -313,10 +316,3 @@ def _guard(guard: Guarded, gain: Shown) -> Condition:
 def _allowed_loss(gain: float) -> float:
     """What may be lost elsewhere for a gain."""
     return max(ANCHOR_MARGIN, ANCHOR_SHARE * gain)
-
-
-def _plain(value: float | str | bool) -> float | str | bool:
-    """JSON has no infinities; six digits are enough for a report."""
-    if isinstance(value, bool | str):
-        return value
-    return float(f"{value:.6g}") if math.isfinite(value) else str(value)

@@ -28,21 +28,23 @@ from freshet.model.network import FreshetNetwork
 from freshet.online.control.requests import SUPERSEDED
 from freshet.online.learn.announcer import Announcer
 from freshet.online.learn.contest import Contest, Terms, chosen_items, measured, whole_days
+from freshet.online.learn.evaluation import served_by
 from freshet.online.learn.finetune import make_challenger
 from freshet.online.learn.guard import Guard, try_guards
 from freshet.online.learn.ledger import Ledger
 from freshet.online.learn.networks import Candidate, VersionedNetworks, report_of
 from freshet.online.learn.pools import History, build_pools, split_history
-from freshet.online.learn.probation import Probation, Watch, probation_of
 from freshet.online.learn.service import Service
 from freshet.online.learn.shadow import Shadow
+from freshet.online.learn.verdict import Report
+from freshet.online.learn.watching import Watching
 from freshet.online.learn.windows import buckets_needed, final_since
 from freshet.online.weights.announced import MAX_SHOWN
 from freshet.online.weights.registry import BASE, CHALLENGER, Manifest, Registry
 from freshet.stream.config import LearnSettings
-from freshet.stream.errors import FreshetError, InvalidInputError, RegistryError, WeightsError
+from freshet.stream.errors import FreshetError, InvalidInputError, RegistryError
 from freshet.stream.failpoints import failpoint
-from freshet.stream.schemas import ModelEvent, RetrainRequest
+from freshet.stream.schemas import RetrainRequest
 from freshet.stream.telemetry import get_logger
 
 # A request waits for final buckets no longer than so many times the clock time they take.
@@ -87,7 +89,17 @@ class Learner:
     stopped: Callable[[], None] = lambda: None
     phase: str = "idle"
     _trial: OpenTrial | None = field(default=None, init=False)
-    _watch: Watch | None = field(default=None, init=False)
+    _watching: Watching = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._watching = Watching(
+            self.settings,
+            self.history,
+            self.networks,
+            self.service,
+            now_ms=self.announcer.now_ms,
+            stopped=self.stopped,
+        )
 
     @property
     def service(self) -> Service:
@@ -124,7 +136,8 @@ class Learner:
         if rollback is not None:
             self.service.roll_back("asked for", request_id=rollback.request_id)
         elif promotion is not None:
-            self._end_probation(promotion)
+            self.phase = f"probation of {promotion.version}"
+            self._watching.look(promotion)
         elif trial is not None:
             self._look(trial)
         elif request is not None:
@@ -154,7 +167,7 @@ class Learner:
         done = self._made_for(request)
         if done is not None:
             log.info("promotion_resumed", version=done.version, request_id=request.request_id)
-            self.service.promote(done, done.gate)
+            self._promote(request, done, done.gate, done.segments)
             return
         self.history.refresh()
         if not self._ready(request):
@@ -209,7 +222,8 @@ class Learner:
         split = split_history(self.history, self.settings, onset_ms)
         if split.holdout_start_ms < (self.ledger.lesson_ms or 0):
             raise InvalidInputError("no hold-out is final since the last version was rolled back")
-        parent = self.registry.champion()
+        serving = self.registry.champion()
+        parent = serving.most_of(request.segments)
         self.announcer.training(request, parent)
 
         started = time.perf_counter()
@@ -227,16 +241,18 @@ class Learner:
         self.history.refresh()
         guards = try_guards(self._guards(), champion, challenger.network, seed=seed)
         segments = tuple(request.segments)
+        beside = "".join(version for version in serving.versions if version != parent)
         terms = Terms(
             request_id=request.request_id,
             parent=parent,
+            beside=beside,
             segments=segments,
             onset_ms=onset_ms,
             start_ms=split.holdout_start_ms,
             first_days=whole_days(split.grid, split.holdout_buckets),
             num_looks=self.settings.trial_days,
             error=self.ledger.error_of(request, 1.0 - self.settings.gate_confidence),
-            item_ids=chosen_items(self.history, segments, seed),
+            item_ids=chosen_items(self.history, segments, seed, served_by(serving, parent)),
             standing=measured(
                 champion,
                 challenger.network,
@@ -258,7 +274,8 @@ class Learner:
         offsets = self.history.offsets()
         candidate = Candidate(request, parent, challenger, report, offsets)
         if verdict is not None and verdict.promote:
-            self.service.promote(self._register(candidate), report)
+            manifest = self._register(replace(candidate, segments=verdict.segments))
+            self._promote(request, manifest, report, verdict.segments)
             return
         manifest = self._register(replace(candidate, terms=terms))
         self._trial = OpenTrial(request, manifest, contest)
@@ -281,7 +298,8 @@ class Learner:
     def _contest(
         self, terms: Terms, champion: FreshetNetwork, challenger: FreshetNetwork
     ) -> Contest:
-        shadow = Shadow(self.history, terms.item_ids, champion, challenger, self.stopped)
+        served = served_by(self.registry.champion(), terms.parent)
+        shadow = Shadow(self.history, terms.item_ids, champion, challenger, self.stopped, served)
         return Contest(terms, shadow, self.settings.gate_margin)
 
     def _guards(self) -> Iterator[Guard]:
@@ -289,6 +307,17 @@ class Learner:
         for guard in self.guards():
             self.stopped()
             yield guard
+
+    def _promote(
+        self, request: RetrainRequest, manifest: Manifest, gate: Report, segments: tuple[str, ...]
+    ) -> None:
+        """Effects 3 and 4, where there is a place for the version still."""
+        assignment = self.service.placed(manifest, segments)
+        if assignment is None:
+            reason = f"{manifest.parent} is the champion no longer, or not alone"
+            self.announcer.rejected(request, reason=reason, parent=manifest.parent)
+            return
+        self.service.promote(manifest, gate, assignment)
 
     def _register(self, candidate: Candidate) -> Manifest:
         """Effects 1 and 2."""
@@ -320,8 +349,9 @@ class Learner:
         """Take the looks that are due; the first that decides ends the trial."""
         contest, request, parent = trial.contest, trial.request, trial.manifest.parent
         self.phase = f"trial of {trial.manifest.version}"
-        if self.service.current != parent and self.registry.champion() != trial.manifest.version:
-            reason = f"{parent} is the champion no longer"
+        gone = contest.terms.champions - set(self.service.current.versions)
+        if gone and trial.manifest.version not in self.registry.champion().versions:
+            reason = f"{min(gone)} is the champion no longer"
             self.announcer.rejected(request, reason=reason, parent=parent)
             return
         self.history.refresh()
@@ -329,7 +359,7 @@ class Learner:
         report = verdict.report() if verdict is not None else {}
         told = self.ledger.requests.trial_days(request.request_id)
         if verdict is not None and verdict.promote:
-            self.service.promote(trial.manifest, report)
+            self._promote(request, trial.manifest, report, verdict.segments)
         elif verdict is not None and verdict.decision == "reject":
             self.announcer.rejected(request, reason=verdict.reason, parent=parent, gate=report)
         elif self._now_ms() >= contest.terms.expires_ms:
@@ -337,52 +367,6 @@ class Learner:
             self.announcer.rejected(request, reason=reason, parent=parent, gate=report)
         elif verdict is not None and verdict.gain.days > told:
             self.announcer.on_trial(request, reason=verdict.reason, parent=parent, gate=report)
-
-    # Probation ------------------------------------------------------------------------------------
-
-    def _end_probation(self, promotion: ModelEvent) -> None:
-        """Take the looks that are due; the first that decides confirms or rolls back."""
-        version, parent = promotion.version, promotion.parent or BASE
-        self.phase = f"probation of {version}"
-        self.history.refresh()
-        probation = probation_of(
-            promotion, num_buckets=self.settings.probation_buckets, grid=self.history.grid
-        )
-        if not probation.due(self.history.final_ms() or 0, self._now_ms()):
-            return
-        try:
-            after = self.networks.load(version)
-        except (WeightsError, RegistryError) as error:
-            self.service.roll_back(f"the version on probation cannot be used: {error}")
-            return
-        try:
-            before = self.networks.load(parent)
-        except (WeightsError, RegistryError) as error:
-            # It has passed the gate, and what it should be held against is gone.
-            self.service.confirm(promotion, {}, f"there is no parent to compare with: {error}")
-            return
-        self._judge_probation(promotion, probation, before, after)
-
-    def _judge_probation(
-        self,
-        promotion: ModelEvent,
-        probation: Probation,
-        before: FreshetNetwork,
-        after: FreshetNetwork,
-    ) -> None:
-        if self._watch is None or self._watch.probation != probation:
-            items = chosen_items(self.history, (), self.settings.seed)
-            shadow = Shadow(self.history, items, before, after, self.stopped)
-            self._watch = Watch(probation, shadow, self.settings.probation_margin)
-        verdict = self._watch.proceed(self._now_ms())
-        if verdict is None:
-            return
-        log.info("probation", version=promotion.version, **verdict.report)
-        if verdict.decision == "goes":
-            reason = f"worse than {promotion.parent or BASE}: {verdict.reason}"
-            self.service.roll_back(reason, gate=verdict.report)
-            return
-        self.service.confirm(promotion, verdict.report, verdict.reason)
 
     def _now_ms(self) -> int:
         return self.announcer.now_ms()

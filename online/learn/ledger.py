@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from freshet.online.control.requests import RequestLedger
 from freshet.online.learn.sequential import error_of_attempt
-from freshet.online.weights.announced import Announcements, Check, Refused
+from freshet.online.weights.announced import Announcements, Check, Refused, assignment_of
+from freshet.online.weights.assignment import Assignment
 from freshet.stream.errors import FreshetError
 from freshet.stream.schemas import DriftAlert, ModelEvent, RetrainRequest
 from freshet.stream.units import DAY_MS
@@ -31,6 +32,7 @@ class Ledger:
     _onsets_ms: dict[str, int] = field(default_factory=dict, init=False)
     _failed_ms: int | None = field(default=None, init=False)
     _confirmed: set[str] = field(default_factory=set, init=False)
+    _promotions: dict[str, ModelEvent] = field(default_factory=dict, init=False)
     _announced: Announcements = field(init=False)
 
     def __post_init__(self) -> None:
@@ -38,8 +40,13 @@ class Ledger:
 
     @property
     def serving(self) -> ModelEvent | None:
-        """The event that made the serving version serve; None where that was never said."""
+        """The event by which those serve that do; None where that was never said."""
         return self._announced.newest
+
+    @property
+    def assignment(self) -> Assignment | None:
+        """Who serves whom by that event."""
+        return None if self.serving is None else assignment_of(self.serving)
 
     def take_request(self, request: RetrainRequest) -> None:
         """Somebody asks for training or a rollback."""
@@ -56,6 +63,10 @@ class Ledger:
         self._announced.take(event)
         if event.kind == "confirmed" and self._holds(event):
             self._confirmed.add(event.version)
+        known = self._promotions.get(event.version)
+        newest = known is None or event.at_ms >= known.at_ms
+        if event.kind == "promoted" and newest and self._holds(event):
+            self._promotions[event.version] = event
         if event.kind == "rolled_back" and event.gate and self._holds(event):
             self._failed_ms = max(event.at_ms, self._failed_ms or 0)
 
@@ -96,11 +107,18 @@ class Ledger:
         return min(error, since_ms / YEAR_MS)
 
     def on_probation(self) -> ModelEvent | None:
-        """The promotion of the serving version, until it is confirmed or rolled back."""
-        event = self.serving
-        if event is None or event.kind != "promoted" or event.version in self._confirmed:
+        """The promotion of the version that serves since, until it is confirmed or rolled back.
+
+        One that was taken back for some segments, and serves others still, is on probation there.
+        """
+        event, assignment = self.serving, self.assignment
+        if event is None or assignment is None:
             return None
-        return event
+        promoted = event.kind == "promoted"
+        promotion = event if promoted else self._promotions.get(event.parent)
+        if promotion is None or promotion.version in self._confirmed:
+            return None
+        return promotion if promotion.version in assignment.versions else None
 
     def _holds(self, event: ModelEvent) -> bool:
         try:

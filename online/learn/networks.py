@@ -17,8 +17,8 @@ from freshet.model.network import FreshetNetwork
 from freshet.model.weights import save_weights, verify_weights
 from freshet.online.learn.contest import Terms
 from freshet.online.learn.finetune import Challenger
-from freshet.online.learn.gate import Report, Verdict
 from freshet.online.learn.pools import Pools
+from freshet.online.learn.verdict import Report, Verdict
 from freshet.online.weights.registry import BASE, Manifest, Registry
 from freshet.stream.errors import RegistryError
 from freshet.stream.schemas import RetrainRequest
@@ -49,6 +49,7 @@ class Candidate:
 
     Attributes:
         terms: Of the trial that goes on; None where it is over.
+        segments: For which it passed, beside its parent; none: in its place.
     """
 
     request: RetrainRequest
@@ -57,6 +58,7 @@ class Candidate:
     report: Report
     offsets: dict[str, int]
     terms: Terms | None = None
+    segments: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,7 @@ class VersionedNetworks:
             request_id=candidate.request.request_id,
             offsets=candidate.offsets,
             gate=candidate.report,
+            segments=candidate.segments,
         )
 
     def terms(self, version: str) -> Terms | None:

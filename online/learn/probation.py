@@ -1,9 +1,10 @@
 """The days after a promotion in which the new version must show that it holds, in every segment.
 
-Its parent runs beside it on the same buckets. It is taken back when a segment, or the shop, is
-worse by more than the margin and surely worse at all, or when its intervals hold too little: at
-looks that are declared before the first, as the gate's. Where a row is worse by more than the
-margin and that may be chance, another look follows; what is not surely worse by the last one stays.
+Its parent runs beside it on the same buckets, of the segments that it serves. It is taken back for
+a segment that is worse by more than the margin and surely worse at all, or where its intervals hold
+too little, and for all of them when all together are: at looks that are declared before the first,
+as the gate's. Where a row is worse by more than the margin and that may be chance, another look
+follows; what is not surely worse by the last one stays.
 
 Dimensions: I items, T buckets in time order, R rows.
 """
@@ -20,15 +21,14 @@ from freshet.online.learn.gate import (
     COVERAGE_BAND,
     MIN_FREEDOM,
     NOMINAL_COVERAGE,
-    Condition,
-    Report,
-    flat_report,
 )
 from freshet.online.learn.rows import Before, Rows
 from freshet.online.learn.sequential import Plan
 from freshet.online.learn.shadow import Shadow, SoFar
 from freshet.online.learn.standing import paired
+from freshet.online.learn.verdict import Condition, Report, flat_report
 from freshet.online.learn.windows import MAX_GATE_WINDOWS, first_whole
+from freshet.online.worker.scorer import NO_SEGMENT
 from freshet.stream.arrays import Bools, Floats
 from freshet.stream.schemas import ModelEvent
 from freshet.stream.store.grid import Grid
@@ -75,11 +75,16 @@ class Probation:
 
 @dataclass(frozen=True, slots=True)
 class ProbationVerdict:
-    """Whether the version stays, and what that rests on."""
+    """Whether the version stays, and what that rests on.
+
+    Attributes:
+        segments: Which it goes from, where it goes; none: from all that it serves.
+    """
 
     decision: Literal["stays", "goes", "not yet"]
     reason: str
     report: Report
+    segments: tuple[str, ...] = ()
 
 
 def probation_of(promotion: ModelEvent, *, num_buckets: int, grid: Grid) -> Probation:
@@ -169,9 +174,10 @@ def judge_probation(
     surely_R = np.where(known_R, surely_R, ~rows.segments_R)
     worse_R = -found.gain_R > margin
     off_R, distance_R = _coverage(rows, both)
+    lost_R = worse_R & surely_R
     conditions = [
         Condition("finite", float(both.finite), 1.0, both.finite),
-        *_by_row("loss", rows.names, -found.gain_R, margin, worse_R & surely_R),
+        *_by_row("loss", rows.names, -found.gain_R, margin, lost_R),
         *_by_row("coverage_distance", rows.names, distance_R, COVERAGE_BAND, off_R),
     ]
     failed = [condition for condition in conditions if not condition.ok]
@@ -184,7 +190,18 @@ def judge_probation(
     }
     reason = "; ".join(f"{x.name} {x.value:.4g} against {x.threshold:.4g}" for x in failed)
     decision: Literal["stays", "goes", "not yet"] = "not yet" if waits else "stays"
-    return ProbationVerdict("goes" if failed else decision, reason, report)
+    segments = _failed_alone(rows, lost_R | off_R) if both.finite else ()
+    return ProbationVerdict("goes" if failed else decision, reason, report, segments)
+
+
+def _failed_alone(rows: Rows, failed_R: Bools) -> tuple[str, ...]:
+    """The segments that failed, where the others may stay; none where all must go.
+
+    Of items whose segment is unknown nobody can say that another version is to serve them.
+    """
+    names = [rows.names[row] for row in np.flatnonzero(failed_R & rows.segments_R)]
+    every = failed_R[-1] or len(names) == rows.segments_R.sum() or NO_SEGMENT in names
+    return () if every else tuple(names)
 
 
 def _by_row(

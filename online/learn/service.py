@@ -5,20 +5,24 @@ The last durable effects of a promotion, in this order:
 3. the aliases `previous` and `champion` (`Registry.serve`);
 4. the `promoted` event.
 
-A rollback is 3 and 4 with the parent of the version that the last event names, so that doing 3
-twice goes back no further.
+A rollback is 3 and 4 with what served before a version that the last event has serve, in its place
+or for some of its segments, so that doing 3 twice goes back no further.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
 from freshet.online.learn.announcer import Announcer
-from freshet.online.learn.gate import Report
+from freshet.online.learn.probation import ProbationVerdict
+from freshet.online.learn.verdict import Report
 from freshet.online.weights.announced import announcement
-from freshet.online.weights.lineage import serve_parent_of
+from freshet.online.weights.assignment import Assignment
+from freshet.online.weights.lineage import parent_of
 from freshet.online.weights.registry import BASE, Manifest, Registry
 from freshet.stream.errors import RegistryError
 from freshet.stream.failpoints import failpoint
@@ -36,33 +40,38 @@ class Service:
     announcer: Announcer
 
     @property
-    def current(self) -> str:
-        """The version that was last announced; where none was, the registry's champion."""
+    def current(self) -> Assignment:
+        """Who serves whom as last announced; where nothing was, the registry's champion."""
         # Not the champion: a crash after effect 3 has moved that already.
-        serving = self.announcer.ledger.serving
-        return serving.version if serving is not None else self.registry.champion()
+        return self.announcer.ledger.assignment or self.registry.champion()
 
     def check(self) -> None:
-        """See that the version that serves is there.
+        """See that the versions that serve are there.
 
         Raises:
-            RegistryError: It is not: the registry is lost, or another one.
+            RegistryError: One is not: the registry is lost, or another one.
         """
-        serving = self.announcer.ledger.serving
-        if serving is not None and serving.version != BASE:
+        serving = self.announcer.ledger.assignment or Assignment()
+        for version in serving.versions:
             try:
-                self.registry.manifest(serving.version)
+                if version != BASE:
+                    self.registry.manifest(version)
             except RegistryError as error:
                 hint = "it serves on; bring learn.registry back"
                 raise RegistryError(
                     f"the version that serves is lost: {error.message}", hint=hint
                 ) from None
 
-    def promote(self, manifest: Manifest, gate: Report) -> None:
+    def placed(self, manifest: Manifest, segments: Sequence[str]) -> Assignment | None:
+        """Who would serve whom with a version promoted; None where it has no place any more."""
+        return self.current.after(manifest.version, manifest.parent, segments)
+
+    def promote(self, manifest: Manifest, gate: Report, assignment: Assignment) -> None:
         """Effects 3 and 4; doing them twice is doing them once."""
-        self.registry.serve(manifest.version)
+        self.registry.serve(assignment)
         failpoint("learn_served")
-        told = announcement(self.registry, "promoted", manifest.version, self._now_ms())
+        now_ms = self._now_ms()
+        told = announcement(self.registry, "promoted", manifest.version, now_ms, assignment)
         self.announcer.say(
             msgspec.structs.replace(
                 told,
@@ -73,26 +82,64 @@ class Service:
         )
         failpoint("learn_announced")
 
-    def roll_back(self, reason: str, *, request_id: str = "", gate: Report | None = None) -> None:
-        """Serve the parent of what was last announced; doing it twice is doing it once."""
-        current = self.current
-        if current == BASE:
-            self.announcer.say(
-                ModelEvent(
-                    kind="rejected",
-                    version=BASE,
-                    at_ms=self._now_ms(),
-                    request_id=request_id,
-                    reason="there is nothing to roll back to: the shipped weights are served",
-                )
-            )
+    def roll_back(self, reason: str, *, version: str = "", request_id: str = "") -> None:
+        """Serve the nearest whole ancestor of a version in its place; doing it twice is once.
+
+        Args:
+            reason: Why.
+            version: Which; the one that was announced last.
+            request_id: Of the request that it answers.
+        """
+        version = version or self._last
+        if version == BASE:
+            self._nothing_to_roll_back_to(request_id)
             return
-        target = serve_parent_of(self.registry, current)
-        log.warning("rolled_back", version=target, instead_of=current, reason=reason)
-        told = announcement(self.registry, "rolled_back", target, self._now_ms())
+        current, told = self.current, self.announcer.ledger.serving
+        added = told is not None and version == current.other and told.parent == current.default
+        # Who served everybody does so again where the version was added beside it.
+        parent = current.default if added else parent_of(self.registry, version)
+        target = current.replaced(version, parent)
+        self._go_back(target, version, parent, reason=reason, request_id=request_id)
+
+    def take_back(self, promotion: ModelEvent, verdict: ProbationVerdict) -> None:
+        """Serve what served before a version on probation, everywhere or where it failed.
+
+        Where a third version would serve, it goes everywhere.
+        """
+        version, parent, current = promotion.version, promotion.parent or BASE, self.current
+        try:
+            target = current.with_(verdict.segments, parent) if verdict.segments else None
+        except RegistryError as error:
+            log.warning("rolled_back_for_all", reason=str(error))
+            target = None
+        target = target or current.replaced(version, parent)
+        reason = f"worse than {parent}: {verdict.reason}"
+        self._go_back(target, version, parent, reason=reason, gate=verdict.report)
+
+    @property
+    def _last(self) -> str:
+        """The version that was promoted last."""
+        serving = self.announcer.ledger.serving
+        promoted = serving is not None and serving.kind == "promoted"
+        return serving.version if serving is not None and promoted else self.current.newest
+
+    def _go_back(self, target: Assignment, version: str, parent: str, **said: Any) -> None:
+        current = self.current
+        self.registry.serve(target)
+        log.warning(
+            "rolled_back", serving=str(target), instead_of=str(current), reason=said["reason"]
+        )
+        told = announcement(self.registry, "rolled_back", parent, self._now_ms(), target)
+        self.announcer.say(msgspec.structs.replace(told, parent=version, **said))
+
+    def _nothing_to_roll_back_to(self, request_id: str) -> None:
         self.announcer.say(
-            msgspec.structs.replace(
-                told, parent=current, request_id=request_id, reason=reason, gate=gate or {}
+            ModelEvent(
+                kind="rejected",
+                version=BASE,
+                at_ms=self._now_ms(),
+                request_id=request_id,
+                reason="there is nothing to roll back to: the shipped weights are served",
             )
         )
 

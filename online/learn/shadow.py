@@ -8,14 +8,13 @@ Dimensions: I items, T buckets in time order, K days.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from freshet.model.network import FreshetNetwork
-from freshet.online.learn.evaluation import Comparison, compare
+from freshet.online.learn.evaluation import Comparison, Served, compare, everybody
 from freshet.online.learn.pools import MIN_CONTEXT_BUCKETS, History
 from freshet.online.learn.rows import Before
 from freshet.online.learn.windows import first_whole
@@ -37,9 +36,8 @@ class SoFar:
         segments: The segment of each item.
         first_IT, second_IT: Losses; NaN without a label.
         first_covered_IT, second_covered_IT: Share of forecasts whose 80 % interval held the label.
-        first_coverage, second_coverage: Share of labels within the 80 % interval.
         finite: All forecasts of the second are.
-        unseen: Share of the shop's items that are not among these.
+        unseen: Share of the items that are served so that are not among these.
     """
 
     segments: list[str]
@@ -47,8 +45,6 @@ class SoFar:
     second_IT: Floats
     first_covered_IT: Floats
     second_covered_IT: Floats
-    first_coverage: float
-    second_coverage: float
     finite: bool
     unseen: float
 
@@ -62,6 +58,7 @@ class Shadow:
         item_ids: The items; the same wherever their rows are after a restart.
         first, second: The networks.
         stopped: Called before each stretch; raises when the process is to end.
+        served: The segments that the items are of.
     """
 
     history: History
@@ -69,6 +66,7 @@ class Shadow:
     first: FreshetNetwork
     second: FreshetNetwork
     stopped: Callable[[], None] = lambda: None
+    served: Served = everybody
     _rows: Ints | None = field(default=None, init=False)
     _parts: list[Comparison] = field(default_factory=list, init=False)
     _before: Before | None = field(default=None, init=False)
@@ -94,25 +92,14 @@ class Shadow:
         def joined(name: str) -> Floats:
             return np.hstack([getattr(part, name) for part in parts])
 
-        labelled = [part for part in parts if part.num_labels]
-        labels = [part.num_labels for part in labelled]
-
-        def coverage(name: str) -> float:
-            if not labelled:
-                return math.nan
-            shares = [getattr(part, name) for part in labelled]
-            return float(np.average(shares, weights=labels))
-
         return SoFar(
             segments=[segments[row] for row in parts[0].rows_I],
             first_IT=joined("first_IT"),
             second_IT=joined("second_IT"),
             first_covered_IT=joined("first_covered_IT"),
             second_covered_IT=joined("second_covered_IT"),
-            first_coverage=coverage("first_coverage"),
-            second_coverage=coverage("second_coverage"),
             finite=all(part.finite for part in parts),
-            unseen=1.0 - len(parts[0].rows_I) / max(len(segments), 1),
+            unseen=1.0 - len(parts[0].rows_I) / max(sum(map(self.served, segments)), 1),
         )
 
     def before(self, end_ms: int, onset_ms: int | None = None) -> Before | None:

@@ -25,6 +25,7 @@ from freshet.online.adjust.beginning import Beginning, by_phase, level_moved, pr
 from freshet.online.adjust.choice import CANDIDATES, NEWEST_BUCKETS, Candidate, Trial, choose
 from freshet.online.adjust.decision import ALL
 from freshet.online.drift.score import mean_pinball
+from freshet.online.weights.loaded import LoadedWeights, Serving
 from freshet.online.worker.context import Contexts
 from freshet.stream.arrays import Floats, Ints, Singles
 from freshet.stream.schemas import AdjustmentDecision, DriftAlert, SegmentAdjustment
@@ -105,8 +106,7 @@ class Adjuster:
     def decide(
         self,
         contexts: Contexts,
-        forecaster: BatchForecaster,
-        version: str,
+        serving: Serving,
         cutoff_ms: int,
         alive: Callable[[], None] = lambda: None,
         newest_ms: Callable[[], int] = lambda: 0,
@@ -115,8 +115,8 @@ class Adjuster:
 
         Args:
             contexts: Of the resolution, and of the items that are tried; they cover the cutoff.
-            forecaster: The one that serves.
-            version: Its name: by another one all is tried anew.
+            serving: Who serves whom: a segment that another version serves is tried anew. The
+                alarm of the whole shop is answered by what the default would have said.
             cutoff_ms: As of which is tried.
             alive: Called between two forecasts; whatever it raises ends the decision.
             newest_ms: The cutoff that has come meanwhile, which the contexts cover then.
@@ -125,9 +125,10 @@ class Adjuster:
         self._tried = {segment: one for segment, one in self._tried.items() if segment in groups}
         trials_of: dict[str, list[Trial]] = {}
         for segment, rows in groups.items():
-            tried = self._begun(contexts, forecaster, version, segment, rows)
+            weights = serving.of(segment)
+            tried = self._begun(contexts, weights, segment, rows)
             now = contexts.grid.bucket(cutoff_ms)
-            trials_of[segment] = self._trials(contexts, forecaster, tried, now, alive)
+            trials_of[segment] = self._trials(contexts, weights.forecaster, tried, now, alive)
         # What was sold while it was tried is known now.
         cutoff_ms = max(newest_ms(), cutoff_ms)
         found = [self._chosen(contexts, *each, cutoff_ms) for each in trials_of.items()]
@@ -139,7 +140,7 @@ class Adjuster:
         return AdjustmentDecision(
             resolution_ms=contexts.reader.resolution_ms,
             as_of_ms=cutoff_ms,
-            weights_version=version,
+            weights_version=serving.default.version,
             segments=found,
         )
 
@@ -188,8 +189,7 @@ class Adjuster:
     def _begun(
         self,
         contexts: Contexts,
-        forecaster: BatchForecaster,
-        version: str,
+        weights: LoadedWeights,
         segment: str,
         rows: Sequence[int],
     ) -> _Tried:
@@ -200,13 +200,13 @@ class Adjuster:
         if known is not None and (known.rows, known.begins, known.version) == (
             sample,
             begins,
-            version,
+            weights.version,
         ):
             return known
         onset_ms = contexts.grid.start_ms(begins)
-        quantiles_XHQ = forecaster.forecast(contexts.batch(sample, onset_ms))
-        expected_H = _expected(quantiles_XHQ, forecaster.quantile_levels)
-        self._tried[segment] = _Tried(sample, begins, version, expected_H)
+        quantiles_XHQ = weights.forecaster.forecast(contexts.batch(sample, onset_ms))
+        expected_H = _expected(quantiles_XHQ, weights.forecaster.quantile_levels)
+        self._tried[segment] = _Tried(sample, begins, weights.version, expected_H)
         return self._tried[segment]
 
     def _trials(

@@ -17,7 +17,8 @@ from freshet.model.threads import use_threads
 from freshet.online.adjust.decision import Decisions, encoded
 from freshet.online.effects.table import EffectsTable
 from freshet.online.owner.adjuster import Adjuster
-from freshet.online.weights.swap import LoadedWeights, WeightsSwitch, open_switch
+from freshet.online.weights.loaded import Serving
+from freshet.online.weights.swap import WeightsSwitch, open_switch
 from freshet.online.worker.context import Contexts
 from freshet.online.worker.effects import RoundEffects, has_owner
 from freshet.online.worker.scorer import segments_of
@@ -196,15 +197,13 @@ class Trials:
         """See `Decides`."""
         contexts = self._opened(adjuster.items(self._all_items()))
         contexts.refresh()
-        weights = self._served()
+        serving = self._served()
 
         def newest_ms() -> int:
             contexts.refresh()
             return contexts.reader.live_cutoff_ms() or cutoff_ms
 
-        return adjuster.decide(
-            contexts, weights.forecaster, weights.version, cutoff_ms, self._alive, newest_ms
-        )
+        return adjuster.decide(contexts, serving, cutoff_ms, self._alive, newest_ms)
 
     def segments(self, item_ids: Sequence[str]) -> list[str]:
         """The segment of each of some items."""
@@ -253,7 +252,7 @@ class Trials:
         elif not self._settings.worker.weights:
             self._switch.offer(event)
 
-    def _served(self) -> LoadedWeights:
+    def _served(self) -> Serving:
         """The weights that serve, as far as they are announced and loaded here."""
         if self._switch is None:
             use_threads(1)

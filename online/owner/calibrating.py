@@ -15,7 +15,7 @@ import numpy as np
 
 from freshet.online.adjust.decision import ALL, KEPT_MS
 from freshet.online.adjust.evidence import OF_SHOP, OWN, SHOP, Evidence
-from freshet.online.drift.pooled import serving_version
+from freshet.online.drift.pooled import of_most, serving_versions
 from freshet.stream.arrays import Floats, Ints
 from freshet.stream.schemas import WIRE_LEVELS, CalibrationDecision, QuantileMap, Score
 from freshet.stream.units import DAY_MS
@@ -92,12 +92,13 @@ class Calibrator:
         by_segment: dict[str, list[Score]] = {}
         for score in sorted(scores, key=lambda score: score.item_id):
             by_segment.setdefault(score.segment, []).append(score)
-        self._follow(SHOP, serving_version(scores))
+        versions = serving_versions(scores, self._known())
+        self._follow(SHOP, of_most(versions))
         heard: list[tuple[int, int, float, float]] = []
         for segment in sorted(by_segment):
             row = None if segment in left_out else self._row(segment)
             if row is not None:
-                version = serving_version(by_segment[segment])
+                version = versions.get(segment, "")
                 self._follow(row, version)
                 heard += _told(row, by_segment[segment], version)
         columns = list(zip(*heard, strict=True)) or [(), (), (), ()]
@@ -105,6 +106,11 @@ class Calibrator:
         row_R, step_R = whole
         high_R, pit_R = (np.array(column, np.float64) for column in columns[2:])
         return row_R, step_R, high_R, pit_R
+
+    def _known(self) -> dict[str, str]:
+        """What served each segment that was heard of."""
+        of_rows = ((name, self._versions[row]) for name, row in self._rows.items() if row != SHOP)
+        return {name: version for name, version in of_rows if version}
 
     def _row(self, segment: str) -> int | None:
         """Of a segment; a new one gets the next, as long as there are some."""

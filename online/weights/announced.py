@@ -1,7 +1,7 @@
-"""Which announcement of weights counts: only one of a version that the registry holds, by checksum.
+"""Which announcement of weights counts: only one of versions that the registry holds, by checksum.
 
 Anybody who may write to the models topic could name any folder. So an announcement carries the
-sha256 of the version's manifest, which carries that of every file; weights are read from the
+sha256 of each version's manifest, which carries that of every file; weights are read from the
 registry alone, and what does not fit is as if it had not been said.
 """
 
@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from queue import Empty, SimpleQueue
 
+from freshet.online.weights.assignment import Assignment
 from freshet.online.weights.registry import BASE, Registry
 from freshet.stream.errors import FreshetError, RegistryError
-from freshet.stream.schemas import ModelEvent, ModelEventKind
+from freshet.stream.schemas import ModelEvent, ModelEventKind, ServingVersion
 from freshet.stream.telemetry import get_logger
 
 SERVING_KINDS = frozenset({"promoted", "rolled_back"})
@@ -29,50 +30,111 @@ Check = Callable[[ModelEvent], None]
 log = get_logger(__name__)
 
 
-def announcement(registry: Registry, kind: ModelEventKind, version: str, at_ms: int) -> ModelEvent:
-    """That a version serves from now on, with the proof that readers want.
+def announcement(
+    registry: Registry, kind: ModelEventKind, version: str, at_ms: int, assignment: Assignment
+) -> ModelEvent:
+    """That who serves whom is so from now on, with the proof that readers want.
+
+    Args:
+        registry: Holds the versions.
+        kind: What happened.
+        version: The one that was promoted, or gone back to.
+        at_ms: When.
+        assignment: Who serves whom.
 
     Raises:
         RegistryError: There is no such version, or a file of it was altered.
     """
-    if version == BASE:
-        return ModelEvent(kind=kind, version=BASE, at_ms=at_ms)
-    sealed = registry.sealed(version)
-    registry.verify(version, sealed.sha256)
+    parts = [_proven(registry, assignment, name) for name in assignment.versions]
+    told = next(part for part in parts if part.version == version)
     return ModelEvent(
         kind=kind,
         version=version,
         at_ms=at_ms,
+        sha256=told.sha256,
+        manifest_sha256=told.manifest_sha256,
+        uri="" if version == BASE else str(registry.path(version).resolve()),
+        serves=parts if assignment.other else [],
+    )
+
+
+def _proven(registry: Registry, assignment: Assignment, version: str) -> ServingVersion:
+    segments = list(assignment.segments) if version == assignment.other else []
+    if version == BASE:
+        return ServingVersion(version=BASE, segments=segments)
+    sealed = registry.sealed(version)
+    registry.verify(version, sealed.sha256)
+    return ServingVersion(
+        version=version,
         sha256=sealed.manifest.weights_sha256,
         manifest_sha256=sealed.sha256,
-        uri=str(registry.path(version).resolve()),
+        segments=segments,
     )
+
+
+def parts_of(event: ModelEvent) -> list[ServingVersion]:
+    """The versions that an announcement has serve, the default first."""
+    if event.serves:
+        return event.serves
+    only = ServingVersion(
+        version=event.version, sha256=event.sha256, manifest_sha256=event.manifest_sha256
+    )
+    return [only]
+
+
+def assignment_of(event: ModelEvent) -> Assignment:
+    """Who serves whom by an announcement.
+
+    Raises:
+        RegistryError: It names two versions, and not who serves whom.
+    """
+    if not event.serves:
+        return Assignment(event.version)
+    try:
+        default, other = event.serves
+        if default.segments or event.version not in (default.version, other.version):
+            raise ValueError("the first serves all others, and what changed is one of the two")
+        return Assignment(default.version, other.version, tuple(sorted(set(other.segments))))
+    except ValueError as error:
+        raise RegistryError(f"{_told(event)} does not say who serves whom: {error}") from None
 
 
 def checker(registry: Registry) -> Check:
     """Holds announcements against a registry."""
 
     def check(event: ModelEvent) -> None:
-        told = f"{event.kind} {event.version[:MAX_SHOWN]}"
-        if event.version == BASE:
-            if event.uri or event.manifest_sha256:
-                raise RegistryError(f"{told} names a folder: `{BASE}` is the shipped weights")
-            return
+        assignment_of(event)
+        told = _told(event)
+        if event.uri and event.version == BASE:
+            raise RegistryError(f"{told} names a folder: `{BASE}` is the shipped weights")
         if event.uri and PurePosixPath(event.uri).parts[-2:] != ("versions", event.version):
             raise RegistryError(f"{told} names another folder, {event.uri[:MAX_SHOWN]!r}")
-        if not event.manifest_sha256:
-            hint = "`freshet model promote` announces a version anew"
-            raise RegistryError(f"{told} comes without the sha256 of its manifest", hint=hint)
-        sealed = registry.sealed(event.version)
-        if event.manifest_sha256 != sealed.sha256:
-            raise RegistryError(
-                f"{told} comes with sha256 {event.manifest_sha256[:16]} of its manifest, the "
-                f"registry's has {sealed.sha256[:16]}"
-            )
-        if event.sha256 not in ("", sealed.manifest.weights_sha256):
-            raise RegistryError(f"{told} comes with the sha256 of other weights")
+        for part in parts_of(event):
+            _check_part(registry, part, f"{event.kind} {part.version[:MAX_SHOWN]}")
 
     return check
+
+
+def _told(event: ModelEvent) -> str:
+    return f"{event.kind} {event.version[:MAX_SHOWN]}"
+
+
+def _check_part(registry: Registry, part: ServingVersion, told: str) -> None:
+    if part.version == BASE:
+        if part.manifest_sha256:
+            raise RegistryError(f"{told} names a folder: `{BASE}` is the shipped weights")
+        return
+    if not part.manifest_sha256:
+        hint = "`freshet model promote` announces a version anew"
+        raise RegistryError(f"{told} comes without the sha256 of its manifest", hint=hint)
+    sealed = registry.sealed(part.version)
+    if part.manifest_sha256 != sealed.sha256:
+        raise RegistryError(
+            f"{told} comes with sha256 {part.manifest_sha256[:16]} of its manifest, the "
+            f"registry's has {sealed.sha256[:16]}"
+        )
+    if part.sha256 not in ("", sealed.manifest.weights_sha256):
+        raise RegistryError(f"{told} comes with the sha256 of other weights")
 
 
 def within(check: Check, seconds: float) -> Check:

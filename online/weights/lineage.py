@@ -1,17 +1,45 @@
-"""Back to what served before: the nearest ancestor of a version that is whole."""
+"""Back to what served before: the parent of the last version, or the nearest ancestor."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+from freshet.online.weights.assignment import Assignment
 from freshet.online.weights.manifest import number_of
-from freshet.online.weights.registry import BASE, Registry
+from freshet.online.weights.registry import BASE, PREVIOUS, Registry
 from freshet.stream.errors import RegistryError
 from freshet.stream.telemetry import get_logger
 
 log = get_logger(__name__)
 
 
-def serve_parent_of(registry: Registry, version: str) -> str:
-    """Serve the nearest ancestor that is whole, at last the shipped weights; returns its name.
+class RolledBack(NamedTuple):
+    """Which version was taken back, which one serves in its place, and who serves whom now."""
+
+    version: str
+    parent: str
+    serving: Assignment
+
+
+def roll_back(registry: Registry) -> RolledBack:
+    """Serve the parent of the version that was promoted last in its place.
+
+    Where it was added beside one that had served everybody, that one does again.
+
+    Raises:
+        RegistryError: The base serves everybody already, or the parent cannot be served.
+    """
+    champion, before = registry.champion(), registry.alias(PREVIOUS)
+    version = champion.last(before or Assignment())
+    if version == BASE:
+        raise RegistryError("there is nothing to roll back to: the shipped weights are served")
+    added = version == champion.other and before == Assignment(champion.default)
+    parent = champion.default if added else registry.manifest(version).parent
+    return RolledBack(version, parent, registry.serve(champion.replaced(version, parent)))
+
+
+def parent_of(registry: Registry, version: str) -> str:
+    """The nearest ancestor that is whole, at last the shipped weights.
 
     Raises:
         RegistryError: There is no such version.
@@ -19,11 +47,13 @@ def serve_parent_of(registry: Registry, version: str) -> str:
     target = registry.manifest(version).parent
     while target != BASE:
         try:
-            return registry.serve(target)
+            registry.verify(target)
         except RegistryError as error:
             log.error("parent_not_served", version=target, reason=str(error))
             target = _parent_of(registry, target)
-    return registry.serve(BASE)
+        else:
+            return target
+    return BASE
 
 
 def _parent_of(registry: Registry, version: str) -> str:

@@ -23,7 +23,10 @@ HASH_CHUNK_BYTES = 1 << 20
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a version is made of; `sha256` covers every other file of its directory."""
+    """What a version is made of; `sha256` covers every other file of its directory.
+
+    `segments` are those for which it passed the gate, beside its parent; none: in its place.
+    """
 
     version: str
     parent: str
@@ -31,6 +34,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str = ""
     offsets: dict[str, int] = {}
     gate: dict[str, float | str | bool] = {}
+    segments: tuple[str, ...] = ()
     sha256: dict[str, str] = {}
 
     @property

@@ -13,8 +13,10 @@ from freshet.online.weights.aliases import (
     CHAMPION,
     PREVIOUS,
     alias_path,
+    encoded,
     read_alias,
 )
+from freshet.online.weights.assignment import Assignment
 from freshet.online.weights.files import (
     REMOVED_PREFIX,
     empty_directory,
@@ -49,6 +51,7 @@ __all__ = [
     "CHALLENGER",
     "CHAMPION",
     "PREVIOUS",
+    "Assignment",
     "Manifest",
     "Registry",
     "open_registry",
@@ -100,6 +103,7 @@ class Registry:
         request_id: str = "",
         offsets: dict[str, int] | None = None,
         gate: dict[str, float | str | bool] | None = None,
+        segments: tuple[str, ...] = (),
     ) -> Manifest:
         """Make a version of the files that `build` writes into an empty directory; its manifest.
 
@@ -126,6 +130,7 @@ class Registry:
                     request_id=request_id,
                     offsets=offsets or {},
                     gate=gate or {},
+                    segments=segments,
                     sha256=sums,
                 )
                 seal(building, manifest, self._signing_key)
@@ -164,7 +169,7 @@ class Registry:
         folder = self._folder_of(version)
         try:
             with only_writer(self.folder):
-                names = [alias for alias in ALIASES if self.alias(alias) == version]
+                names = [alias for alias in ALIASES if version in self.alias_versions(alias)]
                 if names:
                     raise RegistryError(f"{version} is the {names[0]}")
                 doomed = self._versions / f"{REMOVED_PREFIX}{version}"
@@ -254,13 +259,18 @@ class Registry:
 
     # Aliases --------------------------------------------------------------------------------------
 
-    def alias(self, name: str) -> str | None:
-        """The version that an alias names (`base` for the shipped weights), None where not set."""
+    def alias(self, name: str) -> Assignment | None:
+        """What an alias says (`base` is the shipped weights), None where it is not set."""
         return read_alias(self.folder, name)
 
-    def champion(self) -> str:
-        """The version to serve: the alias, else `base`."""
-        return self.alias(CHAMPION) or BASE
+    def alias_versions(self, name: str) -> tuple[str, ...]:
+        """The versions that an alias names."""
+        found = self.alias(name)
+        return () if found is None else found.versions
+
+    def champion(self) -> Assignment:
+        """Who serves whom: what the alias says, else `base` everybody."""
+        return self.alias(CHAMPION) or Assignment()
 
     def move_alias(self, name: str, version: str) -> None:
         """Point an alias at an existing version, by one atomic rename.
@@ -273,40 +283,40 @@ class Registry:
         path = alias_path(self.folder, name)
         try:
             with only_writer(self.folder):
-                self._point(path, version)
+                self._point(path, Assignment(version))
         except OSError as error:
             raise RegistryError(f"the alias {path} cannot be moved: {error}") from error
 
-    def roll_back(self) -> str:
-        """Serve the champion's parent again and return its name.
+    def serve(self, assignment: Assignment) -> Assignment:
+        """Make it the champion, and what was the champion `previous`.
 
-        Raises:
-            RegistryError: The champion is the base already, or its parent cannot be served.
-        """
-        champion = self.champion()
-        if champion == BASE:
-            raise RegistryError("there is nothing to roll back to: the shipped weights are served")
-        return self.serve(self.manifest(champion).parent)
-
-    def serve(self, version: str) -> str:
-        """Make any version, or the base, the champion and its parent `previous`.
-
-        Its files are checked before an alias moves. Repeating it is harmless. `previous` moves
-        first: a crash between the two leaves the old champion in service.
+        The files of all its versions are checked before an alias moves. Repeating it is harmless.
+        `previous` moves first: a crash between the two leaves the old champion in service.
 
         Raises:
             RegistryError: There is no such version, or a file was altered: nothing has moved.
         """
-        parent = BASE if version == BASE else self.verify(version).parent
+        for version in assignment.versions:
+            if version != BASE:
+                self.verify(version)
         champion, previous = alias_path(self.folder, CHAMPION), alias_path(self.folder, PREVIOUS)
         try:
             with only_writer(self.folder):
-                self._point(previous, parent)
+                before = self.known_champion()
+                if before != assignment:
+                    self._point(previous, before or Assignment())
                 failpoint("registry_between_aliases")
-                self._point(champion, version)
+                self._point(champion, assignment)
         except OSError as error:
             raise RegistryError(f"the alias {champion} cannot be moved: {error}") from error
-        return version
+        return assignment
+
+    def known_champion(self) -> Assignment | None:
+        """The champion; None where its alias cannot be read, which the next to serve mends."""
+        try:
+            return self.champion()
+        except RegistryError:
+            return None
 
     # Files ----------------------------------------------------------------------------------------
 
@@ -333,9 +343,9 @@ class Registry:
             hint = f"`{BASE}` is the shipped weights, not a directory"
         return RegistryError(f"{self.folder} has no version {version[:80]!r}", hint=hint)
 
-    def _point(self, path: Path, version: str) -> None:
+    def _point(self, path: Path, at: Assignment) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, version.encode("ascii"), lambda: failpoint("registry_before_alias"))
+        write_whole(path, encoded(at), lambda: failpoint("registry_before_alias"))
 
 
 def open_registry(settings: LearnSettings) -> Registry:

@@ -5,21 +5,24 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
 from queue import Empty, SimpleQueue
 
-import torch
-
-from freshet.model.checkpoint import BASE_WEIGHTS, HORIZON_MAX
+from freshet.model.checkpoint import HORIZON_MAX
 from freshet.model.devices import pick_device
-from freshet.model.forecaster import BatchForecaster
-from freshet.model.weights import golden_batch, verify_weights
-from freshet.online.weights.announced import Announcements, Check, Refused, checker, within
-from freshet.online.weights.registry import BASE, Registry, open_registry
+from freshet.online.weights.announced import (
+    Announcements,
+    Check,
+    Refused,
+    assignment_of,
+    checker,
+    parts_of,
+    within,
+)
+from freshet.online.weights.loaded import Load, LoadedWeights, Serving, first_weights, loader
+from freshet.online.weights.registry import open_registry
 from freshet.stream.config import Settings
 from freshet.stream.errors import ConfigError, FreshetError, WeightsError
-from freshet.stream.schemas import ModelEvent
+from freshet.stream.schemas import ModelEvent, ServingVersion
 from freshet.stream.telemetry import get_logger
 
 CHECK_WITHIN_S = 2.0  # a manifest is a small file
@@ -27,91 +30,6 @@ LOOK_AGAIN_S = 10.0  # at announcements that were refused: the registry may have
 MAX_REASON = 2_000
 
 log = get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedWeights:
-    """One set of weights that is ready to forecast.
-
-    Immutable, so whoever holds it cannot see half a swap.
-
-    Attributes:
-        version: The name that forecasts carry.
-        sha256: Of the weights file.
-        forecaster: The network on its device.
-        fallback: Why these are not the weights that should serve; empty when they are.
-    """
-
-    version: str
-    sha256: str
-    forecaster: BatchForecaster
-    fallback: str = ""
-
-
-Load = Callable[[str, str, str], LoadedWeights]
-"""(version, expected sha256 or empty, that of its manifest or empty) -> proven weights.
-
-Raises WeightsError or RegistryError.
-"""
-
-
-def loader(registry: Registry, device: str, dtype: str) -> Load:
-    """Loads versions by name from the registry."""
-
-    def load(version: str, sha256: str, manifest_sha256: str) -> LoadedWeights:
-        folder = BASE_WEIGHTS
-        if version != BASE:
-            registry.verify(version, manifest_sha256)
-            folder = registry.path(version)
-        return load_weights(version, folder, sha256, device=device, dtype=dtype)
-
-    return load
-
-
-def load_weights(
-    version: str, folder: Path, sha256: str, *, device: str, dtype: str
-) -> LoadedWeights:
-    """Load weights and prove them.
-
-    Checked are sha256, shapes, finite values, the golden forecast, and a finite one on the device.
-
-    Raises:
-        WeightsError: One of these does not hold.
-    """
-    verified = verify_weights(folder, sha256 or None)
-    forecaster = BatchForecaster(
-        verified.network, device=device, dtype=dtype, sha256=verified.sha256
-    )
-    # On the device and in the type in which it will serve; also the warm-up of its kernels.
-    quantiles_BHQ = forecaster.forecast(golden_batch(forecaster.network.config))
-    if not bool(torch.isfinite(quantiles_BHQ).all()):
-        raise WeightsError(
-            f"the weights in {folder} forecast values that are not finite as {forecaster.dtype}"
-        )
-    return LoadedWeights(version, verified.sha256, forecaster)
-
-
-def first_weights(
-    load: Load, champion: Callable[[], str], pinned: str, *, device: str, dtype: str
-) -> LoadedWeights:
-    """What serves from the start: the pinned folder, else the registry's champion, else the base.
-
-    A champion that cannot be loaded is replaced by the base, which says so in `fallback`; a pinned
-    folder or a base that cannot be loaded stops the worker.
-
-    Raises:
-        WeightsError: There is nothing to serve.
-    """
-    if pinned:
-        return load_weights(Path(pinned).name, Path(pinned), "", device=device, dtype=dtype)
-    try:
-        version = champion()
-        if version != BASE:
-            return load(version, "", "")
-    except FreshetError as error:
-        log.error("champion_not_served", reason=str(error), serving=BASE)
-        return replace(load(BASE, "", ""), fallback=f"the champion cannot be served: {error}")
-    return load(BASE, "", "")
 
 
 def open_switch(settings: Settings, worker: str) -> WeightsSwitch:
@@ -133,25 +51,26 @@ def open_switch(settings: Settings, worker: str) -> WeightsSwitch:
     # Before any weights are blamed for a device that is not there.
     pick_device(wanted.device)
     load = loader(registry, wanted.device, wanted.dtype)
-    weights = first_weights(
+    serving = first_weights(
         load, registry.champion, wanted.weights, device=wanted.device, dtype=wanted.dtype
     )
     # The first weights have probed which type is fastest on this device; the next need not.
-    dtype = str(weights.forecaster.dtype).removeprefix("torch.")
-    device = str(weights.forecaster.device)
+    dtype = str(serving.default.forecaster.dtype).removeprefix("torch.")
+    device = str(serving.default.forecaster.device)
     later = loader(registry, device, dtype)
-    return WeightsSwitch(weights, later, worker, check=within(checker(registry), CHECK_WITHIN_S))
+    return WeightsSwitch(serving, later, worker, check=within(checker(registry), CHECK_WITHIN_S))
 
 
 class WeightsSwitch:
-    """Two sets of weights: those in service and the idle ones, which are loaded in the background.
+    """Who serves whom, in service and idle; what is missing of it is loaded in the background.
 
-    The loop reads `current` once a round, so that a cutoff is forecast by one version, and calls
-    `settle` between rounds. Only `settle` moves the reference; the old weights stay for an instant
-    way back. What is refused is reported, and is otherwise as if it had not been announced.
+    The loop reads `current` once a round, so that a segment is forecast by one version at a cutoff,
+    and calls `settle` between rounds. Only `settle` moves the reference: of two versions both, or
+    neither. The old weights stay for an instant way back. What is refused is reported, and is
+    otherwise as if it had not been announced.
 
     Args:
-        weights: What serves first.
+        serving: What serves first.
         load: Loads weights; runs in a thread.
         worker: Name of this worker in the events that it reports.
         check: Raises where an announcement may not be believed.
@@ -160,19 +79,19 @@ class WeightsSwitch:
 
     def __init__(
         self,
-        weights: LoadedWeights,
+        serving: Serving,
         load: Load,
         worker: str,
         *,
         check: Check,
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.current = weights
-        self._idle: LoadedWeights | None = None
+        self.current = serving
+        self._idle: Serving | None = None
         self._load = load
         self._worker = worker
         self._wanted: ModelEvent | None = None
-        self._done: SimpleQueue[tuple[ModelEvent, LoadedWeights | FreshetError]] = SimpleQueue()
+        self._done: SimpleQueue[tuple[ModelEvent, Serving | FreshetError]] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._announced = Announcements(check)
         # The announcement by which `current` serves.
@@ -196,8 +115,8 @@ class WeightsSwitch:
         if event is None or self._thread is not None:
             return
         self._wanted = None
-        if self._idle is not None and _matches(self._idle, event):
-            self._done.put((event, self._idle))
+        if all(known is not None for known in self._known(event)):
+            self._fill(event)
             return
         self._thread = threading.Thread(
             target=self._fill, args=(event,), name="weights", daemon=True
@@ -225,7 +144,7 @@ class WeightsSwitch:
             report = self._refuse(Refused(event, str(result)), now_ms)
         else:
             self._served = event
-            report = self._flip(result, now_ms)
+            report = self._flip(event, result, now_ms)
         self.begin()
         return report
 
@@ -236,9 +155,14 @@ class WeightsSwitch:
             thread.join(timeout_s)
         return thread is None or not thread.is_alive()
 
+    def _known(self, event: ModelEvent) -> list[LoadedWeights | None]:
+        """What an announcement has serve, as far as it is loaded; the default first."""
+        held = [*self.current.weights, *(self._idle.weights if self._idle is not None else ())]
+        return [next((one for one in held if _fits(one, part)), None) for part in parts_of(event)]
+
     def _fill(self, event: ModelEvent) -> None:
         try:
-            self._done.put((event, self._load(event.version, event.sha256, event.manifest_sha256)))
+            self._done.put((event, self._loaded(event)))
         except FreshetError as error:
             self._done.put((event, error))
         except Exception as error:
@@ -246,12 +170,24 @@ class WeightsSwitch:
             refusal = WeightsError(f"version {event.version} cannot be loaded: {error!r}")
             self._done.put((event, refusal))
 
-    def _flip(self, weights: LoadedWeights, now_ms: int) -> ModelEvent:
+    def _loaded(self, event: ModelEvent) -> Serving:
+        default, *others = (
+            known or self._load(part.version, part.sha256, part.manifest_sha256)
+            for known, part in zip(self._known(event), parts_of(event), strict=True)
+        )
+        segments = frozenset(assignment_of(event).segments)
+        return Serving(default, next(iter(others), None), segments)
+
+    def _flip(self, event: ModelEvent, serving: Serving, now_ms: int) -> ModelEvent:
         started = time.perf_counter()
-        self.current, self._idle = weights, self.current
+        self.current, self._idle = serving, self.current
         pause_ms = (time.perf_counter() - started) * 1_000
-        parent = self._idle.version
-        log.info("weights_swapped", version=weights.version, before=parent, pause_ms=pause_ms)
+        before, now = self._idle.assignment, serving.assignment
+        # Who gives way; where a version is added beside it, nobody does.
+        gone = [version for version in before.versions if version not in now.versions]
+        parent = next(iter(gone), before.default)
+        log.info("weights_swapped", serving=str(now), before=str(before), pause_ms=pause_ms)
+        weights = next(one for one in serving.weights if one.version == event.version)
         return ModelEvent(
             kind="swapped",
             version=weights.version,
@@ -280,22 +216,27 @@ class WeightsSwitch:
 
     def _refuse(self, refused: Refused, now_ms: int) -> ModelEvent:
         version = refused.event.version
-        serving = self.current.version
-        log.error("weights_not_swapped", version=version, serving=serving, reason=refused.reason)
+        serving = self.current.assignment
+        log.error(
+            "weights_not_swapped", version=version, serving=str(serving), reason=refused.reason
+        )
         return ModelEvent(
             kind="swap_failed",
             version=version,
             at_ms=now_ms,
             sha256=refused.event.sha256,
-            parent=serving,
+            parent=serving.default,
             worker=self._worker,
             reason=refused.reason[:MAX_REASON],
         )
 
 
-def _matches(weights: LoadedWeights, event: ModelEvent) -> bool:
-    return (
-        weights.version == event.version
-        and event.sha256 in ("", weights.sha256)
-        and not weights.fallback
-    )
+def _matches(serving: Serving, event: ModelEvent) -> bool:
+    if serving.assignment != assignment_of(event):
+        return False
+    return all(map(_fits, serving.weights, parts_of(event)))
+
+
+def _fits(weights: LoadedWeights, part: ServingVersion) -> bool:
+    same = weights.version == part.version and part.sha256 in ("", weights.sha256)
+    return same and not weights.fallback

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from freshet.online.weights.announced import announcement
+from freshet.online.weights.assignment import Assignment
+from freshet.online.weights.lineage import roll_back
 from freshet.online.weights.registry import ALIASES, BASE, CHAMPION, Registry, open_registry
 from freshet.stream.codec import encode
 from freshet.stream.config import Settings
@@ -25,13 +28,15 @@ def versions(settings: Settings) -> list[dict[str, Any]]:
     """
     registry = open_registry(settings.learn)
     pointed = {alias: registry.alias(alias) for alias in ALIASES} | {CHAMPION: registry.champion()}
+    at = {alias: found for alias, found in pointed.items() if found is not None}
     names = [BASE, *(manifest.version for manifest in registry.list())]
-    lost = sorted({name for name in pointed.values() if name is not None} - set(names))
+    lost = sorted({name for found in at.values() for name in found.versions} - set(names))
     rows: list[dict[str, Any]] = []
     for name in (*names, *lost):
-        rows.append(
-            {"version": name, "aliases": [alias for alias in ALIASES if pointed[alias] == name]}
-        )
+        aliases = [alias for alias in ALIASES if alias in at and name in at[alias].versions]
+        rows.append({"version": name, "aliases": aliases})
+        if name == at[CHAMPION].other:
+            rows[-1]["segments"] = list(at[CHAMPION].segments)
         if name in lost:
             rows[-1]["wrong"] = _wrong_with(registry, name)
     return rows
@@ -45,12 +50,17 @@ def show(settings: Settings, version: str) -> dict[str, Any]:
     """
     registry = open_registry(settings.learn)
     name = named(registry, version)
-    return {"version": BASE} if name == BASE else dict(msgspec.to_builtins(registry.verify(name)))
+    told: dict[str, Any] = {"version": BASE}
+    if name != BASE:
+        told = msgspec.to_builtins(registry.verify(name))
+    if version == CHAMPION and (champion := registry.champion()).other:
+        told["beside"] = {champion.other: list(champion.segments)}
+    return told
 
 
 def named(registry: Registry, version: str) -> str:
-    """The version that a person means by a version or an alias."""
-    return (registry.alias(version) or BASE) if version in ALIASES else version
+    """The version that a person means by a version or an alias; the default where two serve."""
+    return (registry.alias(version) or Assignment()).default if version in ALIASES else version
 
 
 def verify(settings: Settings, version: str | None = None) -> list[dict[str, str]]:
@@ -100,7 +110,7 @@ def collect(settings: Settings, keep: int, *, delete: bool) -> list[str]:
     """
     registry = open_registry(settings.learn)
     manifests = registry.list()
-    needed = {registry.alias(alias) for alias in ALIASES}
+    needed = {version for alias in ALIASES for version in registry.alias_versions(alias)}
     needed |= {found.parent for found in manifests if found.version in needed}
     needed |= {found.version for found in manifests[max(0, len(manifests) - keep) :]}
     doomed = [found.version for found in manifests if found.version not in needed]
@@ -110,21 +120,31 @@ def collect(settings: Settings, keep: int, *, delete: bool) -> list[str]:
     return doomed
 
 
-def promote(settings: Settings, version: str) -> str:
-    """Make a version, or `base`, the champion past the gate, and tell the workers.
+def promote(settings: Settings, version: str, segments: Sequence[str] = ()) -> str:
+    """Make a version, or `base`, serve past the gate, and tell the workers.
+
+    Args:
+        settings: Where the registry and the broker are.
+        version: What serves.
+        segments: Whom, beside who serves already; none: everybody.
 
     Returns what to print.
+
+    Raises:
+        RegistryError: There is no such version, or three would serve: nothing has moved.
     """
     registry = open_registry(settings.learn)
-    before = registry.champion()
-    told = announcement(registry, "promoted", version, _now_ms(settings))
-    registry.serve(version)
-    _announce(settings, told, parent=before)
-    return f"{version} is the champion, {before} was"
+    # Who serves everybody needs no word of who does now, and mends one that cannot be read.
+    before = registry.champion() if segments else registry.known_champion() or Assignment()
+    after = before.with_(segments, version) if segments else Assignment(version)
+    told = announcement(registry, "promoted", version, _now_ms(settings), after)
+    registry.serve(after)
+    _announce(settings, told, parent=before.of(segments[0]) if segments else before.default)
+    return f"{after} is the champion, {before} was"
 
 
 def rollback(settings: Settings) -> str:
-    """Make the champion's parent the champion again and tell the workers; returns what to print.
+    """Have the parent of the version that was promoted last serve in its place; what to print.
 
     Raises:
         RegistryError: There is no parent, or it is not what it was: nothing has moved.
@@ -132,9 +152,10 @@ def rollback(settings: Settings) -> str:
     registry = open_registry(settings.learn)
     before = registry.champion()
     at_ms = _now_ms(settings)
-    version = registry.roll_back()
-    _announce(settings, announcement(registry, "rolled_back", version, at_ms), parent=before)
-    return f"{version} is the champion again, {before} was"
+    back = roll_back(registry)
+    told = announcement(registry, "rolled_back", back.parent, at_ms, back.serving)
+    _announce(settings, told, parent=back.version)
+    return f"{back.serving} is the champion again, {before} was"
 
 
 def _now_ms(settings: Settings) -> int:

@@ -1,8 +1,8 @@
 """The worker: receive, read, forecast, publish; then score what has become final, and look back.
 
-A round forecasts the items of this worker at one resolution and cutoff, with one version of the
-weights. Finer steps go first, and may interrupt a round of coarser ones. Durable effects of a turn,
-in this order:
+A round forecasts the items of this worker at one resolution and cutoff; who serves whom does not
+change within it, and each micro-batch is of one version of the weights. Finer steps go first, and
+may interrupt a round of coarser ones. Durable effects of a turn, in this order:
 
 1. a portion of a round's forecasts becomes visible together with how far the round has come, in one
    transaction that Kafka takes only from the shards' present owner (`publish`);
@@ -21,11 +21,11 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import NamedTuple
 
 import redis
 
-from freshet.online.weights.swap import LoadedWeights, WeightsSwitch
+from freshet.online.weights.loaded import Serving
+from freshet.online.weights.swap import WeightsSwitch
 from freshet.online.worker.group import Membership
 from freshet.online.worker.marks import Mark
 from freshet.online.worker.metrics import WorkerMetrics
@@ -39,12 +39,13 @@ from freshet.online.worker.outgoing import (
 from freshet.online.worker.owner import OwnerKeeper
 from freshet.online.worker.pace import newest
 from freshet.online.worker.passing import Pass
-from freshet.online.worker.publish import Origin, forecast_items, issued_of
+from freshet.online.worker.publish import Origin, issued_of
 from freshet.online.worker.rounds import Round, portions
 from freshet.online.worker.scorer import ScoredBucket
 from freshet.online.worker.served import Served
 from freshet.online.worker.shard import OwnedShards, take_over
 from freshet.online.worker.side_inputs import SideInputs
+from freshet.online.worker.whose import Made, by_weights
 from freshet.stream.clock import Clock, latest_ms
 from freshet.stream.codec import encode
 from freshet.stream.config import Settings
@@ -53,7 +54,7 @@ from freshet.stream.failpoints import failpoint
 from freshet.stream.health import Health, Watch
 from freshet.stream.kafka import Commits, Delivery, NotTheOwnerError, Outgoing
 from freshet.stream.process import Stop
-from freshet.stream.schemas import Forecast, ForecastRound
+from freshet.stream.schemas import ForecastRound
 from freshet.stream.telemetry import get_logger
 
 PORTION = 2_048  # forecasts of one transaction; with the table of the newest 4,096 records
@@ -78,13 +79,6 @@ class Parts:
     watch: Watch
     owner: OwnerKeeper | None = None
     """Starts the estimates of shared effects where nobody makes them."""
-
-
-class Made(NamedTuple):
-    """A portion of a round: what is served, and what some of it would be without adjustments."""
-
-    served: list[Forecast]
-    shadow: list[Forecast]
 
 
 class Worker:
@@ -221,7 +215,7 @@ class Worker:
             self._parts.redis,
             self._parts.side_inputs.shop,
             self._parts.membership,
-            device=self._parts.switch.current.forecaster.device,
+            device=self._parts.switch.current.default.forecaster.device,
             now_ms=self._parts.clock.now_ms(),
             latest_ms=latest_ms(self._parts.clock),
             effects=self._parts.side_inputs.effects,
@@ -276,7 +270,7 @@ class Worker:
         due = served.due(owned.marks_of(served).values())
         if due is None or not self._serve(owned, served, due):
             return
-        weights = self._parts.switch.current
+        weights = self._parts.switch.current.default
         if not self._stop.is_set() and served.sums.learn(served.contexts, weights, due.cutoff_ms):
             dependence = asdict(served.sums.dependence)
             log.info("learnt_how_steps_move", resolution_ms=served.resolution_ms, **dependence)
@@ -299,23 +293,23 @@ class Worker:
             grid=served.reader.rules.grid,
             num_shards=self._parts.membership.num_shards,
         )
-        weights = self._parts.switch.current
-        owned.tie(served, due.cutoff_ms, weights.forecaster)
+        serving = self._parts.switch.current
+        owned.tie(served, due.cutoff_ms)
         self._adjust(served, due.cutoff_ms)
         now_ms = self._parts.clock.now_ms()
         origin = origin_of(
             self._settings,
             served,
-            weights,
+            serving,
             cutoff_ms=due.cutoff_ms,
             now_ms=now_ms,
             side_offsets=self._parts.side_inputs.offsets(),
         )
         for part, moved in one_pass.steps(PORTION):
-            made = self._forecast(owned, served, one_pass, part, origin, weights)
+            made = self._forecast(owned, served, one_pass, part, origin, serving)
             if made is None:
                 return False
-            rounds = one_pass.records(moved, origin.issued_at_ms, weights.version)
+            rounds = one_pass.records(moved, origin.issued_at_ms, origin.weights_version)
             if not self._publish(owned, served, made, rounds, moved):
                 return False
         served.rests_after(time.monotonic() - began_s)
@@ -342,36 +336,21 @@ class Worker:
         one_pass: Pass,
         part: range,
         origin: Origin,
-        weights: LoadedWeights,
+        serving: Serving,
     ) -> Made | None:
         """A portion of a round, in micro-batches; None when told to stop."""
         made = Made([], [])
-        for few in portions(len(part), self._settings.worker.micro_batch):
-            rows, cold = one_pass.work.items(part[few.start : few.stop])
-            with self.metrics.stage_seconds.labels("forecast").time():
-                made.served.extend(
-                    forecast_items(
-                        served.contexts,
-                        weights,
-                        origin,
-                        served.sums,
-                        rows=rows,
-                        cold=cold,
-                        whole_days=served.whole_days,
-                        beginnings=served.beginnings,
-                        calibrated=served.calibrated,
-                    )
-                )
-                besides = served.besides(rows)
-                made.shadow.extend(
-                    forecast_items(
-                        served.contexts, weights, origin, served.sums, rows=besides, cold=[]
-                    )
-                )
-            self._stay_alive(owned)
-            if self._stop.is_set():
-                return None
-            self._let_finer_steps_go_first(owned, served)
+        for weights, places in by_weights(
+            serving, one_pass.work, part, served.reader.item_ids, served.segments_of
+        ):
+            for few in portions(len(places), self._settings.worker.micro_batch):
+                rows, cold = one_pass.work.items(places[few.start : few.stop])
+                with self.metrics.stage_seconds.labels("forecast").time():
+                    made.forecast(served, origin, weights, rows, cold)
+                self._stay_alive(owned)
+                if self._stop.is_set():
+                    return None
+                self._let_finer_steps_go_first(owned, served)
         return made
 
     def _let_finer_steps_go_first(self, owned: OwnedShards, served: Served) -> None:
@@ -407,9 +386,11 @@ class Worker:
         owned.published(served, forecasts)
         said = [record for record in forecasts if record.quantiles]
         if said and served.pending.score_steps:
-            served.pending.add(issued_of(said, served.pending.score_steps))
+            for issued in issued_of(said, served.pending.score_steps):
+                served.pending.add(issued)
         if made.shadow and served.shadow.score_steps:
-            served.shadow.add(issued_of(made.shadow, served.shadow.score_steps))
+            for issued in issued_of(made.shadow, served.shadow.score_steps):
+                served.shadow.add(issued)
             self.metrics.shadow.inc(len(made.shadow))
         for record in forecasts:
             self.metrics.forecasts.labels(record.status).inc()
@@ -439,7 +420,7 @@ class Worker:
             items=num_items,
             skipped=due.skipped,
             s=took_s,
-            version=self._parts.switch.current.version,
+            version=str(self._parts.switch.current.assignment),
             **{f"day_gap_{name}": gap for name, gap in gaps.items()},
         )
 

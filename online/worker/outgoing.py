@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from freshet.online.weights.swap import LoadedWeights
+from freshet.online.weights.loaded import Serving
 from freshet.online.worker.publish import Origin
 from freshet.online.worker.served import Served
 from freshet.online.worker.shard import OwnedShards
@@ -17,24 +17,24 @@ from freshet.stream.schemas import Forecast, ForecastRound, ShardScored
 def origin_of(
     settings: Settings,
     served: Served,
-    weights: LoadedWeights,
+    serving: Serving,
     *,
     cutoff_ms: int,
     now_ms: int,
     side_offsets: dict[str, int],
 ) -> Origin:
-    """What all forecasts of a round that begins now have in common.
+    """What all forecasts of a round that begins now have in common, as the default makes them.
 
     `side_offsets` say how far the shop's tables are told; they do not move within a round.
     """
     effects = served.effects.of(cutoff_ms)
-    amiss = bool(weights.fallback) or served.rolled_back or served.effects.missing(cutoff_ms)
+    amiss = bool(serving.fallback) or served.rolled_back or served.effects.missing(cutoff_ms)
     return Origin(
         resolution_ms=served.resolution_ms,
         cutoff_ms=cutoff_ms,
         issued_at_ms=now_ms,
-        weights_version=weights.version,
-        weights_sha256=weights.sha256,
+        weights_version=serving.default.version,
+        weights_sha256=serving.default.sha256,
         offsets=served.reader.offsets() | side_offsets,
         series_by=settings.events.series_by,
         degraded=amiss,

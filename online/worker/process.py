@@ -107,8 +107,9 @@ def open_worker(settings: Settings) -> Worker:
     wanted_port, host = settings.worker.http_port, settings.telemetry.http_host
     port = serve_http(wanted_port, health.live, health.ready, registry=registry, host=host)
     serving = switch.current
-    device = str(serving.forecaster.device)
-    log.info("started", version=serving.version, device=device, threads=threads, http_port=port)
+    device = str(serving.default.forecaster.device)
+    version = str(serving.assignment)
+    log.info("started", version=version, device=device, threads=threads, http_port=port)
     return worker
 
 

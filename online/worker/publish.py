@@ -24,7 +24,7 @@ from freshet.online.adjust.beginning import Beginning
 from freshet.online.adjust.calibrated import Calibrated
 from freshet.online.adjust.record import hashed, maps_of, with_beginnings, with_maps
 from freshet.online.drift.pending import Issued
-from freshet.online.weights.swap import LoadedWeights
+from freshet.online.weights.loaded import LoadedWeights
 from freshet.online.worker.context import Age, Contexts, age_of
 from freshet.online.worker.provenance import context_sha256
 from freshet.online.worker.sums import StepSums
@@ -45,7 +45,7 @@ SIGNIFICANT_DIGITS = 4
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What all forecasts of a round have in common.
+    """What all forecasts of a round have in common that are made by one version.
 
     Attributes:
         cutoff_ms: End of the newest bucket used.
@@ -72,6 +72,12 @@ class Origin:
     edges_ms: tuple[int, ...] | None = None
     effects_sha256: str = ""
     decision_sha256: str = ""
+
+    def by(self, weights: LoadedWeights) -> Origin:
+        """The same of forecasts that these weights make."""
+        return dataclasses.replace(
+            self, weights_version=weights.version, weights_sha256=weights.sha256
+        )
 
 
 class Numbers(NamedTuple):
@@ -107,8 +113,10 @@ class WholeDays(Protocol):
         """After which steps sums are needed beside the usual ones."""
         ...
 
-    def agreed(self, item_ids: Sequence[str], batch: Batch, numbers: Numbers) -> Numbers:
-        """The numbers of a micro-batch, moved."""
+    def agreed(
+        self, item_ids: Sequence[str], batch: Batch, numbers: Numbers, forecaster: BatchForecaster
+    ) -> Numbers:
+        """The numbers of a micro-batch that a forecaster made, moved."""
         ...
 
 
@@ -337,7 +345,7 @@ def _forecast_batch(
         if origin.conversion:
             numbers = numbers._replace(conversion_BHW=_conversion(forecaster, batch))
         if whole_days is not None:
-            numbers = whole_days.agreed(item_ids, plain, numbers)
+            numbers = whole_days.agreed(item_ids, plain, numbers, forecaster)
         mapped = with_maps(numbers.adjustments, steps.maps_BH, steps.calibration_id)
         numbers = numbers._replace(adjustments=mapped)
     adjustments = with_beginnings(numbers.adjustments, begin, origin.decision_sha256)
@@ -405,12 +413,19 @@ def published(values: Tensor, columns: list[int]) -> Floats:
     return significant(values[..., columns].double().cpu().numpy())
 
 
-def issued_of(records: Sequence[Forecast], steps: Sequence[int]) -> Issued:
-    """The scored steps of records that share cutoff and weights."""
+def issued_of(records: Sequence[Forecast], steps: Sequence[int]) -> list[Issued]:
+    """The scored steps of records that share a cutoff, by the weights that made them."""
+    by_version: dict[str, list[Forecast]] = {}
+    for record in records:
+        by_version.setdefault(record.weights_version, []).append(record)
+    return [_issued(version, made, steps) for version, made in by_version.items()]
+
+
+def _issued(version: str, records: Sequence[Forecast], steps: Sequence[int]) -> Issued:
     quantiles_IKQ = [[record.quantiles[step - 1] for step in steps] for record in records]
     return Issued(
         records[0].cutoff_ms,
-        records[0].weights_version,
+        version,
         WIRE_LEVELS,
         [record.item_id for record in records],
         [record.forecast_id for record in records],

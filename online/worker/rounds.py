@@ -99,9 +99,9 @@ class Work:
     def __len__(self) -> int:
         return len(self.item_N)
 
-    def items(self, part: range) -> tuple[list[int], list[str]]:
+    def items(self, part: Sequence[int]) -> tuple[list[int], list[str]]:
         """Rows, and ids of items without one, of some of them."""
-        item_P = self.item_N[part.start : part.stop]
+        item_P = self.item_N[part]
         cold = [self.cold[-1 - number] for number in item_P[item_P < 0].tolist()]
         return item_P[item_P >= 0].tolist(), cold
 

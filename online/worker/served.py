@@ -104,11 +104,11 @@ class Served:
         )
         adjusts = watched and settings.worker.adjust
         self.adjusted = (
-            Adjusted(source.decisions, served.resolution_ms, self._segments_of) if adjusts else None
+            Adjusted(source.decisions, served.resolution_ms, self.segments_of) if adjusts else None
         )
         calibrates = watched and settings.worker.calibrate
         self.calibrated = (
-            Calibrated(source.decisions, served.resolution_ms, self._segments_of)
+            Calibrated(source.decisions, served.resolution_ms, self.segments_of)
             if calibrates
             else None
         )
@@ -155,7 +155,7 @@ class Served:
         self.scorer = Scorer(
             self.contexts,
             self.pending,
-            segments=self._segments_of,
+            segments=self.segments_of,
             season_length=served.season_length,
             holds=self._holds if served.flash_sales_only else lambda _: True,
             unadjusted=self.shadow,
@@ -163,7 +163,7 @@ class Served:
         )
         self._place_I: Places = places_of([])
 
-    def _segments_of(self, item_ids: Sequence[str]) -> list[str]:
+    def segments_of(self, item_ids: Sequence[str]) -> list[str]:
         drift, shop = self._settings.drift, self._source.shop
         return segments_of(item_ids, drift, shop, self._series_by)
 

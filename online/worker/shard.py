@@ -9,7 +9,6 @@ import msgspec
 import redis
 import torch
 
-from freshet.model.forecaster import BatchForecaster
 from freshet.online.adjust.decision import Decisions
 from freshet.online.effects.table import EffectsTable
 from freshet.online.worker.earlier import Earlier, waiting_cutoffs_ms
@@ -96,11 +95,11 @@ class OwnedShards:
         due = served.due(self.marks_of(served).values())
         return self.days if due is not None and self.whole_days(served, due.cutoff_ms) else None
 
-    def tie(self, served: Served, cutoff_ms: int, forecaster: BatchForecaster) -> None:
+    def tie(self, served: Served, cutoff_ms: int) -> None:
         """Before a round: what it has to agree with."""
         if served is self.days:
             hours = self._hours(cutoff_ms)
-            served.whole_days = LeadsHours(cutoff_ms, forecaster, hours)
+            served.whole_days = LeadsHours(cutoff_ms, hours)
             return
         ends = self.whole_days(served, cutoff_ms)
         served.whole_days = FollowsDays(self.day_sums, cutoff_ms, ends) if ends else None

@@ -2,7 +2,8 @@
 
 How a forecast's steps move together depends on the shop, its resolution and the weights. It is
 learnt from the shop itself: from what the weights that serve would have forecast one horizon ago,
-and what came.
+and what came. Where two versions serve it is learnt by the default's, of all items: the other one
+descends from it, and how steps move together is the shop's more than the weights'.
 
 Dimensions: B rows, H horizon steps, Q quantile levels, K sums, W wire levels.
 """
@@ -21,7 +22,7 @@ from freshet.model.quantiles.dependence import (
     estimate_dependence,
 )
 from freshet.model.quantiles.marginal import whole_rows
-from freshet.online.weights.swap import LoadedWeights
+from freshet.online.weights.loaded import LoadedWeights
 from freshet.online.worker.context import Contexts
 
 # Sums are published over so many first steps and over the whole horizon: dense early, where orders

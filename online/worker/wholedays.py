@@ -130,9 +130,11 @@ class FollowsDays:
         self.forecast, self.published = Gap(), Gap()
         self._day_sums, self._cutoff_ms = day_sums, cutoff_ms
 
-    def agreed(self, item_ids: Sequence[str], batch: Batch, numbers: Numbers) -> Numbers:
+    def agreed(
+        self, item_ids: Sequence[str], batch: Batch, numbers: Numbers, forecaster: BatchForecaster
+    ) -> Numbers:
         """The numbers of a micro-batch, with the days' sums where days were said."""
-        del batch
+        del batch, forecaster
         found = {row: said for row, item_id in enumerate(item_ids) if (said := self._of(item_id))}
         if not found:
             return numbers
@@ -180,13 +182,19 @@ class Hours:
     sums: StepSums
     ends: list[int]
 
+    def sums_over_days(self, batch: Batch, forecaster: BatchForecaster) -> Floats:
+        """What hours say of the first whole days together: [B, D, W]."""
+        levels = forecaster.quantile_levels
+        steps_BHQ = forecaster.forecast(batch)
+        sums_BDQ = self.sums.quantiles(batch.target_BT, steps_BHQ, levels, steps=self.ends)
+        return published(sums_BDQ, wire_columns(levels))
+
 
 class LeadsHours:
     """A round by the day, before that of the same hours.
 
     Args:
         cutoff_ms: Of the round.
-        forecaster: The round's.
         hours: None where they have not come so far.
     """
 
@@ -196,10 +204,12 @@ class LeadsHours:
         """None: the hours that follow tell them."""
         return {}
 
-    def __init__(self, cutoff_ms: int, forecaster: BatchForecaster, hours: Hours | None) -> None:
-        self._cutoff_ms, self._forecaster, self._hours = cutoff_ms, forecaster, hours
+    def __init__(self, cutoff_ms: int, hours: Hours | None) -> None:
+        self._cutoff_ms, self._hours = cutoff_ms, hours
 
-    def agreed(self, item_ids: Sequence[str], batch: Batch, numbers: Numbers) -> Numbers:
+    def agreed(
+        self, item_ids: Sequence[str], batch: Batch, numbers: Numbers, forecaster: BatchForecaster
+    ) -> Numbers:
         """The numbers of a micro-batch; the first days of young items are mixed with their hours.
 
         Sums begin with the first day's own quantiles, and none is less than those.
@@ -213,29 +223,28 @@ class LeadsHours:
         row_of = self._hours.contexts.reader.row
         found = {row: row_of(item_ids[row]) for row in np.flatnonzero(young(seen_B)).tolist()}
         hours_row = {row: other for row, other in found.items() if other is not None}
-        return self._mixed(self._hours, hours_row, seen_B, numbers) if hours_row else numbers
+        if not hours_row:
+            return numbers
+        batch = self._hours.contexts.batch(list(hours_row.values()), self._cutoff_ms)
+        of_hours_BDW = self._hours.sums_over_days(batch, forecaster)
+        adjusted = {
+            row: Adjustments(mixed_with=sha256)
+            for row, sha256 in zip(hours_row, context_sha256(batch), strict=True)
+        }
+        mixed_days = self._mixed(list(hours_row), of_hours_BDW, seen_B, numbers)
+        return mixed_days._replace(adjustments=adjusted)
 
     def _mixed(
-        self, hours: Hours, hours_row: dict[int, int], seen_B: Ints, numbers: Numbers
+        self, rows: list[int], of_hours_BDW: Floats, seen_B: Ints, numbers: Numbers
     ) -> Numbers:
-        """With the first days of these rows mixed; `hours_row` says where hours have them."""
-        rows, forecaster = list(hours_row), self._forecaster
-        batch = hours.contexts.batch(list(hours_row.values()), self._cutoff_ms)
-        steps_BHQ = forecaster.forecast(batch)
-        levels = forecaster.quantile_levels
-        sums_BDQ = hours.sums.quantiles(batch.target_BT, steps_BHQ, levels, steps=hours.ends)
-        of_hours_BDW = published(sums_BDQ, wire_columns(levels))
-        D = len(hours.ends)
+        """With the first days of these rows mixed with what their hours say of them."""
+        D = of_hours_BDW.shape[1]
         goal_BDW = significant(mixed(numbers.sums_BKW[rows, :D], of_hours_BDW, seen_B[rows]))
         steps_BHW, sums_BKW = numbers.steps_BHW.copy(), numbers.sums_BKW.copy()
         steps_BHW[rows, 0] = goal_BDW[:, 0]
         days = list(range(1, D + 1))
         sums_BKW[rows] = significant(moved_sums(sums_BKW[rows], numbers.sum_steps, days, goal_BDW))
-        adjusted = {
-            row: Adjustments(mixed_with=sha256)
-            for row, sha256 in zip(rows, context_sha256(batch), strict=True)
-        }
-        return numbers._replace(steps_BHW=steps_BHW, sums_BKW=sums_BKW, adjustments=adjusted)
+        return numbers._replace(steps_BHW=steps_BHW, sums_BKW=sums_BKW)
 
 
 def whole_day_ends(cutoff_ms: int, days: Grid, hours: ServedResolution, most: int) -> list[int]:

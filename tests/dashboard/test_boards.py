@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from freshet.dashboard import boards, sales
+from freshet.dashboard.serving import serving_now
 from freshet.dashboard.state import TopicState
 from freshet.stream.codec import encode
 from freshet.stream.config import EventSettings, Settings
@@ -19,6 +20,7 @@ from freshet.stream.schemas import (
     InventoryLevel,
     Promotion,
     RetrainRequest,
+    ServingVersion,
 )
 from freshet.stream.store.grid import Grid
 from freshet.stream.units import HOUR_MS, MINUTE_MS
@@ -728,6 +730,7 @@ def test_a_version_tells_its_whole_life(make: Any) -> None:
         "version": "v2",
         "parent": "base",
         "status": "rolled_back",
+        "segments": [],
         "at_ms": 4 * HOUR_MS,
         "steps": [
             {"kind": "training", "at_ms": HOUR_MS},
@@ -748,7 +751,8 @@ def test_a_version_tells_its_whole_life(make: Any) -> None:
     }
     assert (base["version"], base["status"], base["at_ms"]) == ("base", "serving", HOUR_MS // 2)
     assert found["serving"] == "base", "what was rolled back to"
-    assert found["rollbacks"] == [{"version": "base", "at_ms": 6 * HOUR_MS, "reason": "worse"}]
+    back = {"version": "base", "segments": [], "at_ms": 6 * HOUR_MS, "reason": "worse"}
+    assert found["rollbacks"] == [back]
 
 
 def test_a_rejected_candidate_tells_why_and_who_asked(make: Any) -> None:
@@ -794,10 +798,59 @@ def test_before_any_promotion_the_version_of_the_forecasts_serves(make: Any) -> 
     topics = make.topics(("forecasts", make.forecast(weights_version="base")))
     assert boards.models(topics) == {
         "serving": "base",
+        "beside": "",
         "versions": [],
         "rollbacks": [],
         "pending": [],
     }
+
+
+def two(default: str, other: str, *segments: str) -> list[ServingVersion]:
+    return [
+        ServingVersion(version=default),
+        ServingVersion(version=other, segments=list(segments)),
+    ]
+
+
+def test_of_two_versions_both_serve_and_the_second_says_whom(make: Any) -> None:
+    records = [
+        ("models", make.model("promoted", "v2", 1, parent="base")),
+        ("models", make.model("promoted", "v3", 2, serves=two("v2", "v3", "Boots"))),
+    ]
+    for seen in ([], ["v2"], ["v3"], ["v2", "v3"]):
+        made = [
+            ("forecasts", make.forecast(f"{n}|n", weights_version=version))
+            for n, version in enumerate(seen)
+        ]
+        topics = make.topics(*records, *made)
+        found = boards.models(topics)
+        assert (found["serving"], found["beside"]) == ("v2", "v3")
+        told = {one["version"]: (one["status"], one["segments"]) for one in found["versions"]}
+        assert told == {"v2": ("serving", []), "v3": ("serving", ["Boots"])}
+        assert serving_now(topics).default == "v2", "whatever was heard of last"
+
+
+def test_what_forecasts_name_serves_whatever_two_were_announced(make: Any) -> None:
+    topics = make.topics(
+        ("models", make.model("promoted", "v3", 2, serves=two("v2", "v3", "Boots"))),
+        ("forecasts", make.forecast(weights_version="base")),
+    )
+    found = boards.models(topics)
+    assert (found["serving"], found["beside"]) == ("base", "")
+    assert found["versions"][0]["segments"] == ["Boots"], "for whom it was promoted"
+
+
+def test_a_version_that_was_taken_back_for_some_serves_on(make: Any) -> None:
+    back = make.model(
+        "rolled_back", "base", 3, parent="v2", reason="worse", serves=two("v2", "base", "Boots")
+    )
+    found = boards.models(
+        make.topics(("models", make.model("promoted", "v2", 2, parent="base")), ("models", back))
+    )
+    [version] = found["versions"]
+    assert (version["status"], version["rolled_back_at_ms"]) == ("serving", None)
+    [told] = found["rollbacks"]
+    assert (told["version"], told["segments"], told["reason"]) == ("base", ["Boots"], "worse")
 
 
 def test_gate_lines_put_the_failed_first() -> None:

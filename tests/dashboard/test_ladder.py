@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from freshet.dashboard import apart, boards
-from freshet.stream.schemas import Adjustments, RetrainRequest, ScoredStep
+from freshet.stream.schemas import Adjustments, RetrainRequest, ScoredStep, ServingVersion
 from freshet.stream.units import HOUR_MS
 
 HIDDEN = Adjustments(begins_at_ms=105 * HOUR_MS)
@@ -118,6 +118,7 @@ def test_training_is_told_newest_first_with_its_newest_word(make: Any) -> None:
             "status": "waiting",
             "at_ms": None,
             "version": "",
+            "segments": [],
             "reason": "",
             "gain": None,
         },
@@ -127,10 +128,19 @@ def test_training_is_told_newest_first_with_its_newest_word(make: Any) -> None:
             "status": "rejected",
             "at_ms": 129 * HOUR_MS,
             "version": "v2",
+            "segments": [],
             "reason": "no",
             "gain": 0.07,
         },
     ]
+
+
+def test_training_says_for_whom_the_new_weights_serve(make: Any) -> None:
+    serves = [ServingVersion(version="base"), ServingVersion(version="v2", segments=["Boots"])]
+    promoted = make.model("promoted", "v2", 129, request_id="r1", serves=serves)
+    rungs = told(make, ("drift", make.drift()), asked("r1", 111), ("models", promoted))
+    [answer] = rungs["training"]
+    assert (answer["status"], answer["segments"]) == ("promoted", ["Boots"])
 
 
 def test_segments_beyond_the_limit_push_out_the_one_that_was_answered_longest_ago(

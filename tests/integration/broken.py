@@ -16,6 +16,7 @@ from typing import Any
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from freshet.model.checkpoint import BASE_WEIGHTS
+from freshet.online.weights.assignment import Assignment
 from freshet.online.weights.registry import Registry
 from freshet.stream.child import Child
 from freshet.stream.config import Settings
@@ -133,7 +134,7 @@ class World:
 
         registry = Registry(self.folder / "registry")
         version = registry.add(build, parent="base", created_at_ms=0).version
-        registry.serve(version)
+        registry.serve(Assignment(version))
         return registry.path(version)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from freshet.online.weights.announced import announcement
+from freshet.online.weights.assignment import Assignment
 from freshet.online.weights.registry import BASE, Registry
 from freshet.stream.codec import encode
 from freshet.stream.config import Settings
@@ -64,7 +65,7 @@ def test_a_worker_serves_no_folder_that_is_not_the_registrys(
         )
         for seed in (1, 2)
     )
-    registry.serve(first.version)
+    registry.serve(Assignment(first.version))
     foreign = tmp_path / "shared" / FOREIGN
     event = ModelEvent(
         kind="promoted",
@@ -87,7 +88,10 @@ def test_a_worker_serves_no_folder_that_is_not_the_registrys(
         # Forecasts flow from the weights that should serve.
         eventually(worker.ready, lambda amiss: amiss is None)
         # What it said of its time outdates nothing.
-        tell(settings, announcement(registry, "promoted", second.version, 10))
+        tell(
+            settings,
+            announcement(registry, "promoted", second.version, 10, Assignment(second.version)),
+        )
         (swapped,) = eventually(lambda: of_kind(settings, "swapped"), bool)
     assert (swapped.version, swapped.parent) == (second.version, first.version)
 
@@ -127,7 +131,10 @@ def test_learn_outlives_a_forged_promotion_and_a_registry_that_is_lost(
     settings, registry = learn.settings, learn.registry
     ensure_topics(settings, live=False)
     champion = learn.prepare()
-    tell(settings, announcement(registry, "promoted", champion, NOW_MS - 60_000))
+    tell(
+        settings,
+        announcement(registry, "promoted", champion, NOW_MS - 60_000, Assignment(champion)),
+    )
     # Newer than that, it would be what is rolled back.
     forged = ModelEvent(
         kind="promoted",

@@ -20,6 +20,7 @@ import torch
 from freshet.model.network import FreshetNetwork
 from freshet.model.weights import save_weights
 from freshet.online.learn.adopt import adopt
+from freshet.online.weights.assignment import Assignment
 from freshet.online.weights.registry import BASE, Registry
 from freshet.stream.codec import decode, encode
 from freshet.stream.config import Settings, Topics, load
@@ -123,7 +124,7 @@ class Process:
             parent=BASE,
             created_at_ms=NOW_MS,
         )
-        return self.registry.serve(untaught.version)
+        return str(self.registry.serve(Assignment(untaught.version)))
 
     def sell(self, lines: RawBatch) -> None:
         assert self.windows.apply(self.windows.fold(lines)) is Answer.APPLIED
@@ -186,7 +187,7 @@ def test_a_challenger_on_trial_goes_on_after_a_kill_and_is_not_trained_again(
     assert (gate["guard_60000.blocks"], gate["guard_60000.few"]) == (6, False)
     for guard in ("guard_86400000", "guard_60000"):
         assert (gate[f"{guard}.ok"], gate[f"{guard}.items"]) == (True, SKUS)
-    assert learn.registry.champion() == champion
+    assert str(learn.registry.champion()) == champion
     assert [manifest.parent for manifest in learn.registry.list()] == [BASE, champion]
     process.send_signal(signal.SIGTERM)
     assert process.wait(120) == 0
@@ -234,9 +235,9 @@ def test_weights_from_elsewhere_are_judged_on_the_windows_in_redis(
         parent=untaught,
         created_at_ms=NOW_MS,
     ).version
-    learn.registry.serve(wild)
+    learn.registry.serve(Assignment(wild))
     found = adopt(settings, learn.registry.path(untaught))
     assert (found.parent, found.reason) == (wild, "")
     manifest = learn.registry.verify(found.version)
     assert manifest.offsets == {f"{settings.kafka.topics.orders}:0": len(orders().values)}
-    assert learn.registry.champion() == wild, "a person lets it serve"
+    assert str(learn.registry.champion()) == wild, "a person lets it serve"

@@ -26,6 +26,7 @@ from pydantic import SecretStr
 from freshet.model.network import FreshetConfig, FreshetNetwork
 from freshet.model.weights import save_weights
 from freshet.online.weights.announced import announcement
+from freshet.online.weights.assignment import Assignment
 from freshet.online.weights.registry import Registry
 from freshet.online.worker.loop import Worker
 from freshet.online.worker.process import open_worker
@@ -403,13 +404,13 @@ def test_announced_weights_are_swapped_in_and_no_cutoff_mixes_two_versions(
     second = registry.add(
         lambda folder: save_random_weights(folder, 2) and None, parent="base", created_at_ms=2
     )
-    registry.serve(first.version)
+    registry.serve(Assignment(first.version))
     shop = Shop(settings)
     shop.sell(30)
     watch = Stopwatch()
     with running(settings), Publisher(settings) as publisher:
         eventually(lambda: at_cutoff(settings, shop.now_ms), lambda found: len(found) >= 7)
-        event = announcement(registry, "promoted", second.version, 9)
+        event = announcement(registry, "promoted", second.version, 9, Assignment(second.version))
         publisher.produce(settings.kafka.topics.models, encode(event), key="promoted:2")
         broken = ModelEvent(
             kind="promoted", version="v0009-20260101T000000Z-00000000", at_ms=10, sha256="00"
@@ -445,6 +446,58 @@ def test_announced_weights_are_swapped_in_and_no_cutoff_mixes_two_versions(
         versions.setdefault(forecast.cutoff_ms, set()).add(forecast.weights_version)
     assert all(len(found) == 1 for found in versions.values())
     assert set().union(*versions.values()) == {first.version, second.version}
+
+
+def test_two_versions_serve_whom_was_announced_and_a_worker_that_comes_later_serves_alike(
+    mock_broker: str, redis_server: str, tmp_path: Path
+) -> None:
+    over = {"FRESHET_WORKER__WEIGHTS": "", "FRESHET_DRIFT__SEGMENT_BY": "sku"}
+    settings = settings_for(mock_broker, redis_server, tmp_path, "two", **over)
+    ensure_topics(settings, live=False)
+    registry = Registry(settings.learn.registry)
+    first, second = (
+        registry.add(
+            lambda folder, seed=seed: save_random_weights(folder, seed) and None,
+            parent="base",
+            created_at_ms=seed,
+        ).version
+        for seed in (1, 2)
+    )
+    registry.serve(Assignment(first))
+    shop = Shop(settings)
+    shop.sell(30)
+
+    def served() -> dict[str, str]:
+        found = eventually(lambda: at_cutoff(settings, shop.now_ms), lambda found: len(found) >= 7)
+        return {one.sku: one.weights_version for one in found}
+
+    with running(settings), Publisher(settings) as publisher:
+        assert set(served().values()) == {first}
+        two = registry.serve(Assignment(first, second, ("s0", "s4")))
+        event = announcement(registry, "promoted", second, 9, two)
+        publisher.produce(settings.kafka.topics.models, encode(event), key=f"promoted:{second}")
+        publisher.flush()
+        eventually(
+            lambda: read(settings, settings.kafka.topics.models, ModelEvent),
+            lambda events: [e.version for e in events if e.kind == "swapped"] == [second],
+        )
+        shop.sell(1)
+        wanted = {f"s{number}": first for number in range(6)} | {"clock": first}
+        wanted |= {"s0": second, "s4": second}
+        assert served() == wanted
+    shop.sell(1)
+    with running(settings):
+        assert served() == wanted
+        shop.sell(1)
+        assert served() == wanted
+        eventually(lambda: scores(settings), lambda found: len(found) >= 6)
+    made_by = {
+        (score.item_id.partition("|")[0], step.weights_version)
+        for score in scores(settings)
+        for step in score.steps
+        if step.weights_version == second
+    }
+    assert made_by <= {("s0", second), ("s4", second)}
 
 
 def test_pinned_weights_that_were_altered_stop_the_worker_at_the_start(

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from freshet.online.control.requests import SUPERSEDED, RequestLedger
-from freshet.stream.schemas import ModelEvent, RetrainRequest
+from freshet.stream.schemas import ModelEvent, RetrainRequest, ServingVersion
 
 
 def request(number: int, reason: Any = "drift", alert_ids: tuple[str, ...] = ()) -> RetrainRequest:
@@ -216,3 +216,16 @@ def test_what_its_probation_took_back_is_undone_and_what_a_person_took_back_is_n
     ]
     book = ledger(request(1), request(2), request(3), *(events[place] for place in order))
     assert [book.undone(request(number)) for number in (1, 2, 3)] == [True, False, False]
+
+
+def test_what_was_taken_back_for_some_and_serves_others_is_not_undone() -> None:
+    promoted = ModelEvent(kind="promoted", version="v1", at_ms=1, request_id="r1")
+    back = ModelEvent(
+        kind="rolled_back",
+        version="base",
+        at_ms=2,
+        parent="v1",
+        gate={"gain": -0.1},
+        serves=[ServingVersion(version="v1"), ServingVersion(version="base", segments=["toys"])],
+    )
+    assert not ledger(request(1), promoted, back).undone(request(1))

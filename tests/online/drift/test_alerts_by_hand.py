@@ -327,3 +327,60 @@ def test_a_segment_that_comes_later_is_watched_beside_the_others() -> None:
     assert set(monitor.segments.tensions()) == {"a", "b"}
     found = fed(monitor, range(CALM_HOURS + 96, CALM_HOURS + 120), a=HIGH, b=None)
     assert found and {alert.segment for alert in found} == {"a"}
+
+
+# Two versions that serve --------------------------------------------------------------------------
+
+
+def by_two(monitor: DriftMonitor, hours: range, **pits: float | None) -> list[DriftAlert]:
+    """The alerts of hours in which v2 serves the segment a, and v1 the others."""
+    found = []
+    for hour in hours:
+        scores = [
+            each
+            for segment, pit in pits.items()
+            for each in scores_of(segment, hour, pit, version="v2" if segment == "a" else "v1")
+        ]
+        found += monitor.update(hour * HOUR_MS, scores, now_ms=0)
+    return found
+
+
+def test_a_segment_is_held_against_the_version_that_serves_it_and_named_so() -> None:
+    monitor = calm_monitor("a", "b", "c")
+    hours = range(CALM_HOURS, CALM_HOURS + AT_MOST)
+    found = by_two(monitor, hours, a=HIGH, b=None, c=LOW)
+    assert monitor.versions == {"a": "v2", "b": "v1", "c": "v1"}
+    named = {(alert.segment, alert.weights_version) for alert in found}
+    assert named == {("a", "v2"), ("c", "v1")}
+
+
+def test_who_is_served_by_the_same_version_as_before_is_watched_as_before() -> None:
+    """Fewer items of v1 than of v2 speak in some hours, and the other way round in others."""
+    by_one, two = (calm_monitor("a", "b", "c") for _ in range(2))
+    hours = range(CALM_HOURS, CALM_HOURS + 12)
+    fed(by_one, hours, a=USUAL, b=ABOVE, c=None)
+    by_two(two, hours, a=USUAL, b=ABOVE, c=None)
+    # Segments share what is known of noise; what is known of a's is believed less.
+    for name in "bc":
+        assert two.segments.tensions()[name] == pytest.approx(
+            by_one.segments.tensions()[name], rel=0.05
+        )
+    assert two.shop.tensions() == by_one.shop.tensions(), "most segments are v1's still"
+
+
+def test_other_weights_of_one_segment_begin_with_clean_sums_there_alone() -> None:
+    monitor = calm_monitor("a", "b", "c")
+    fed(monitor, range(CALM_HOURS, CALM_HOURS + 1), a=HIGH, b=HIGH, c=None)
+    before = monitor.segments.tensions()
+    by_two(monitor, range(CALM_HOURS + 1, CALM_HOURS + 2), a=USUAL, b=USUAL, c=None)
+    after = monitor.segments.tensions()
+    assert before["a"] > 0.0 and after["a"] == 0.0 and after["b"] > 0.0
+
+
+def test_a_silent_segment_is_served_by_what_served_it_while_that_serves_anybody() -> None:
+    monitor = calm_monitor("a", "b")
+    by_two(monitor, range(CALM_HOURS, CALM_HOURS + 1), a=USUAL, b=USUAL)
+    by_two(monitor, range(CALM_HOURS + 1, CALM_HOURS + 2), b=USUAL)
+    assert monitor.versions == {"a": "v1", "b": "v1"}, "v2 was heard of no more"
+    by_two(monitor, range(CALM_HOURS + 2, CALM_HOURS + 3), a=USUAL)
+    assert monitor.versions == {"a": "v2", "b": "v2"}

@@ -14,10 +14,12 @@ from freshet.online.drift.pooled import (
     batch_of,
     leverage_of,
     pool,
-    serving_version,
+    serving_versions,
 )
 from freshet.stream.schemas import Score, ScoredStep
 from freshet.stream.units import HOUR_MS
+
+BASE_SERVES = dict.fromkeys(("c", "s"), "base")
 
 
 def score(
@@ -47,7 +49,7 @@ def score(
 
 
 def pooled_of(*scores: Score, left_out: frozenset[str] = frozenset()) -> Pooled:
-    return pool(batch_of(scores, "base", left_out=left_out))
+    return pool(batch_of(scores, BASE_SERVES, left_out=left_out))
 
 
 def columns(z: list[float], leverage: list[float]) -> ScoreBatch:
@@ -108,13 +110,29 @@ def test_an_actual_on_its_median_has_the_leverage_of_a_count(residual: float) ->
 def test_the_serving_version_is_the_most_frequent_one_behind_the_newest_forecasts() -> None:
     old = [score(f"o{number}", version="old", step=2) for number in range(5)]
     new = [score("a", version="v3"), score("b", version="v2"), score("c", version="v2")]
-    assert serving_version(old + new) == "v2"
-    assert serving_version([]) == ""
+    assert serving_versions(old + new, {}) == {"c": "v2"}
+    assert serving_versions([], {"c": "v1"}) == {"c": "v1"}
+
+
+def test_each_segment_is_served_by_the_version_behind_its_own_newest_forecasts() -> None:
+    of_s = [msgspec.structs.replace(score("d", version="v4"), segment="s")]
+    older = [msgspec.structs.replace(score("e", version="v1", step=2), segment="t")]
+    scores = [score("a", version="v3"), *of_s, *older]
+    assert serving_versions(scores, {}) == {"c": "v3", "s": "v4", "t": "v3"}
+    # Who is silent is served as before by a version that serves still.
+    known = {"t": "v4", "u": "v4", "w": "v2"}
+    assert serving_versions(scores, known) == {
+        "c": "v3",
+        "s": "v4",
+        "t": "v4",
+        "u": "v4",
+        "w": "v3",
+    }
 
 
 def test_of_versions_that_are_as_frequent_one_is_chosen_whatever_comes_first() -> None:
     two = [score("a", version="v3"), score("b", version="v2")]
-    assert serving_version(two) == serving_version(two[::-1]) == "v2"
+    assert serving_versions(two, {}) == serving_versions(two[::-1], {}) == {"c": "v2"}
 
 
 def test_an_item_speaks_for_its_own_segment_by_the_steps_of_the_version_alone() -> None:
@@ -123,7 +141,7 @@ def test_an_item_speaks_for_its_own_segment_by_the_steps_of_the_version_alone() 
     two = msgspec.structs.replace(two, median=3.0)
     (other,) = score("a", pit=0.001, version="old").steps
     both = msgspec.structs.replace(score("a"), segment="s", steps=[one, two, other])
-    batch = batch_of([score("z", pit=0.158655254), both], "base")
+    batch = batch_of([score("z", pit=0.158655254), both], BASE_SERVES)
     found = pool(batch)
     assert list(batch.segments) == ["c", "s"]
     # One item alone is worth its own normal score, whatever it weighs.

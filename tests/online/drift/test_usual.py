@@ -55,7 +55,7 @@ def test_of_an_odd_value_only_so_much_is_learnt_and_of_others_nothing() -> None:
 def test_new_weights_keep_the_hours_and_half_of_the_level() -> None:
     usual = learnt({hour: 1.0 + (hour % 24 == 5) for hour in range(24 * 14)})
     mean, bias = usual.mean_N[0], usual.hour_HN[5, 0]
-    usual.loosen()
+    usual.loosen(np.array([0]))
     assert (usual.mean_N[0], usual.hour_HN[5, 0]) == (mean / 2, bias)
     # And believe the next values more.
     seen = usual.hours_seen_HN[5, 0]

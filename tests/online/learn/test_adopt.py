@@ -19,12 +19,13 @@ from freshet.online.learn import evaluation
 from freshet.online.learn.adopt import Adopted, adopt, judged
 from freshet.online.learn.guard import Guard
 from freshet.online.learn.networks import VersionedNetworks
+from freshet.online.weights.assignment import Assignment
 from freshet.online.weights.registry import BASE, CHALLENGER, Registry
 from freshet.stream.config import LearnSettings, Settings, WorkerSettings
 from freshet.stream.errors import InvalidInputError, WeightsError
 from freshet.stream.store.grid import Grid
 from freshet.stream.units import DAY_MS
-from tests.online.learn.learning import STEPS, PastInMemory, network_that_says, said_by
+from tests.online.learn.learning import ITEMS, STEPS, PastInMemory, network_that_says, said_by
 
 # Every item sells 30 an hour; a network's loss is the distance of what it says from that.
 SELLS, BASE_SAYS = 30.0, 24.0
@@ -101,10 +102,20 @@ def test_the_champion_is_whoever_serves(world: World) -> None:
     version = world.networks.adopt(
         world.trained(28.0), parent=BASE, created_at_ms=1, report={}, offsets={}
     ).version
-    world.registry.serve(version)
+    world.registry.serve(Assignment(version))
     found = world.judge(world.trained(29.0))
     # 1 against 2.
     assert (found.parent, found.gate["gain"]) == (version, 0.5)
+
+
+def test_of_two_that_serve_it_is_held_against_the_default_where_that_serves(world: World) -> None:
+    other = world.networks.adopt(
+        world.trained(30.0), parent=BASE, created_at_ms=1, report={}, offsets={}
+    ).version
+    world.registry.serve(Assignment(BASE, other, ("s1", "s2")))
+    world.past.units_IN[[row for row in range(ITEMS) if row % 4 in (1, 2)]] = 1_000.0
+    found = world.judge(world.trained(29.0))
+    assert (found.parent, found.gate["gain"]) == (BASE, 0.833333), "the others sell what they sell"
 
 
 def test_weights_that_are_worse_at_another_resolution_are_not_added(world: World) -> None:
@@ -167,8 +178,8 @@ def test_what_passes_becomes_the_challenger_and_does_not_serve(
     assert world.registry.verify(found.version) == manifest
     assert (manifest.parent, manifest.created_at_ms, manifest.request_id) == (BASE, 7_000, "")
     assert (manifest.gate, manifest.offsets) == (found.gate, {"orders:0": 400})
-    assert world.registry.alias(CHALLENGER) == found.version
-    assert world.registry.champion() == BASE
+    assert str(world.registry.alias(CHALLENGER)) == found.version
+    assert str(world.registry.champion()) == BASE
     assert world.past.refreshes == 1
     made = world.registry.path(found.version)
     for name in ("model.safetensors", "config.json", "golden.safetensors", "README.md"):

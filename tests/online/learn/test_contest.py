@@ -13,9 +13,11 @@ import torch
 from freshet.online.learn import contest as contest_module
 from freshet.online.learn import evaluation
 from freshet.online.learn.contest import Contest, Terms, chosen_items, measured
+from freshet.online.learn.evaluation import served_by
 from freshet.online.learn.gate import Trial
 from freshet.online.learn.shadow import Shadow, days_before
 from freshet.online.learn.standing import Standing
+from freshet.online.weights.assignment import Assignment
 from freshet.stream.errors import InvalidInputError
 from freshet.stream.units import HOUR_MS
 from tests.online.learn.learning import ITEMS, START_MS, PastInMemory, pool_at
@@ -97,7 +99,7 @@ def test_no_bucket_after_a_look_and_none_of_the_future_changes_it() -> None:
     assert np.array_equal(one.champion_IT, other.champion_IT)
     assert one.before is not None and other.before is not None
     assert np.array_equal(one.before.champion_IK, other.before.champion_IK)
-    assert one.champion_coverage == other.champion_coverage
+    assert np.array_equal(one.champion_covered_IT, other.champion_covered_IT)
 
 
 def test_all_looks_at_once_end_as_one_after_the_other() -> None:
@@ -114,14 +116,20 @@ def test_all_looks_at_once_end_as_one_after_the_other() -> None:
 
 def test_coverage_is_that_of_all_stretches_together() -> None:
     past = PastInMemory(400)
-    contest = contest_of(past)
-    found = taken(contest, 3)
-    parts = contest.shadow._parts
-    assert len(parts) == 3 and parts[0].num_labels > parts[1].num_labels
-    covered = sum(part.second_coverage * part.num_labels for part in parts)
-    assert found.challenger_coverage == pytest.approx(
-        covered / sum(part.num_labels for part in parts)
-    )
+    found = taken(contest_of(past), 3)
+    low, _, high = CHALLENGER
+    units_IT = past.units_IN[:, HOLDOUT : HOLDOUT + 72]
+    assert np.array_equal(found.challenger_covered_IT, (low <= units_IT) & (units_IT <= high))
+
+
+def test_of_whom_another_version_serves_nothing_is_unseen() -> None:
+    past = PastInMemory(400)
+    served = served_by(Assignment("v1", "v2", ("s1", "s2")), "v2")
+    items = chosen_items(past, ("s2",), 0, served)
+    assert items == tuple(name for row, name in enumerate(past.item_ids) if row % 4 in (1, 2))
+    shadow = Shadow(past, items[:3], oracle(*CHAMPION), oracle(*CHALLENGER), served=served)
+    shadow.extend(hour(240), hour(264), maximum=12)
+    assert shadow.so_far().unseen == 0.5, "three of the six that it serves"
 
 
 def test_days_before_are_whole_ones_that_have_a_context_without_that_of_the_onset() -> None:

@@ -35,8 +35,8 @@ def trial(champion: np.ndarray, challenger: np.ndarray, affected: tuple[str, ...
         segments=segments,
         affected=frozenset(affected),
         resolution_ms=HOUR_MS,
-        champion_coverage=0.8,
-        challenger_coverage=0.79,
+        champion_covered_IT=np.full_like(champion, 0.8),
+        challenger_covered_IT=np.full_like(champion, 0.79),
         finite=True,
         standing=Standing(),
         before=Before(same, same, np.zeros(STEADY, np.int64)),
@@ -45,6 +45,15 @@ def trial(champion: np.ndarray, challenger: np.ndarray, affected: tuple[str, ...
 
 def verdict(case: Trial, plan: Plan = ONE_LOOK, look: int = 0) -> Verdict:
     return judge(case, margin=0.01, plan=plan, look=look)
+
+
+def covered(case: Trial, champion: float, challenger: float) -> Trial:
+    """The trial of versions whose intervals hold so much everywhere."""
+    return replace(
+        case,
+        champion_covered_IT=np.full_like(case.champion_IT, champion),
+        challenger_covered_IT=np.full_like(case.champion_IT, challenger),
+    )
 
 
 def standing(case: Trial, **over: object) -> Trial:
@@ -140,7 +149,7 @@ def test_each_guard_alone_stops_a_better_model() -> None:
     worse[:10] = case.champion_IT[:10] * 1.2
     assert failed(replace(case, finite=False)) == ["finite"]
     assert failed(standing(case, finite=False)) == ["finite"]
-    assert failed(replace(case, challenger_coverage=0.6)) == ["coverage_distance"]
+    assert failed(covered(case, 0.8, 0.6)) == ["coverage_distance"]
     assert failed(standing(case, anchor_loss=0.2)) == ["anchor_loss"]
     assert failed(standing(case, anchor_loss_to_base=0.101)) == ["anchor_loss_to_base"]
     assert failed(standing(case, latency_ratio=2.2)) == ["latency_ratio"]
@@ -242,13 +251,96 @@ def test_a_drifted_segment_alone_makes_the_test_and_the_others_guard() -> None:
     helped = case.champion_IT.copy()
     helped[:10] *= 0.7
     assert verdict(replace(case, challenger_IT=helped, affected=frozenset({"s0"}))).promote
+    case = replace(case, alone=False, affected=frozenset({"s0"}))
     harmed = case.champion_IT * 1.03
     harmed[:10] = helped[:10]
-    assert "overall_gain" not in failed(
-        replace(case, challenger_IT=harmed, affected=frozenset({"s0"}))
-    )
+    assert "overall_gain" not in failed(replace(case, challenger_IT=harmed))
     harmed[10:] = case.champion_IT[10:] * 1.08
-    assert "overall_gain" in failed(replace(case, challenger_IT=harmed, affected=frozenset({"s0"})))
+    assert "overall_gain" in failed(replace(case, challenger_IT=harmed))
+
+
+def by_segment(*factors: float, named: tuple[str, ...] = ("s0", "s1")) -> Trial:
+    """A trial of what loses so many times what the champion does, in s0, in s1 and so on."""
+    case = better()
+    factor_I = np.repeat([*factors, *[1.0] * (SEGMENTS - len(factors))], ITEMS // SEGMENTS)
+    return replace(
+        case, challenger_IT=case.champion_IT * factor_I[:, None], affected=frozenset(named)
+    )
+
+
+@pytest.mark.parametrize(
+    ("factors", "named", "segments"),
+    [
+        ((0.7, 0.7), ("s0", "s1"), ()),  # nobody is harmed: everybody
+        ((0.7, 0.7, 1.2), ("s0", "s1"), ("s0", "s1")),
+        ((0.7, 1.2), ("s0", "s1"), ("s0",)),
+        ((1.2, 0.7), ("s0", "s1"), ("s1",)),
+        ((0.7, 1.0, 1.2), ("s0", "s1"), ("s0",)),  # not shown in s1
+        ((0.7, 0.7, 1.2), ("s0",), ("s0",)),  # s1 was not tested
+    ],
+)
+def test_where_others_would_be_harmed_it_serves_whom_it_was_shown_to_help(
+    factors: tuple[float, ...], named: tuple[str, ...], segments: tuple[str, ...]
+) -> None:
+    found = verdict(by_segment(*factors, named=named))
+    assert (found.decision, found.segments) == ("promote", segments)
+    assert found.report().get("for", "") == ", ".join(segments)
+    assert not found.reason, "what holds for these is told, not what others would have lost"
+
+
+def test_who_is_better_without_being_sure_is_served_where_all_that_were_named_are_sure() -> None:
+    """Days differ by a tenth in each, in opposite directions: together they do not differ."""
+    case = by_segment(0.93, 0.93, 1.2)
+    sign_K = np.where(np.arange(STEADY) % 2, 0.1, -0.1)
+    lost = np.ones((ITEMS, STEADY))
+    lost[:10] += sign_K
+    lost[10:20] -= sign_K
+    before = Before(np.ones((ITEMS, STEADY)), lost, np.zeros(STEADY, np.int64))
+    even = np.ones_like(case.champion_IT)
+    case = replace(case, champion_IT=even, challenger_IT=even, before=before)
+    for factors, segments in (((0.93, 0.95), ("s0", "s1")), ((0.85, 1.001), ("s0",))):
+        challenger = even * np.repeat([*factors, 1.2, 1, 1, 1], 10)[:, None]
+        found = verdict(replace(case, challenger_IT=challenger))
+        assert (found.decision, found.gain.name) == ("promote", "named")
+        assert found.segments == segments
+
+
+@pytest.mark.parametrize("over", [{"finite": False}, {"anchor_loss": 0.2}, {"latency_ratio": 2.2}])
+def test_what_guards_everybody_guards_some(over: dict[str, float]) -> None:
+    case = standing(by_segment(0.7, 1.2), **over)
+    assert verdict(case).decision == "reject"
+
+
+def test_intervals_are_judged_of_whom_it_would_serve() -> None:
+    case = by_segment(0.7, 1.2)
+    narrow = case.challenger_covered_IT.copy()
+    narrow[20:] = 0.3
+    assert verdict(replace(case, challenger_covered_IT=narrow)).segments == ("s0",)
+    narrow[:10] = 0.6
+    assert not verdict(replace(case, challenger_covered_IT=narrow)).promote
+
+
+def test_of_two_that_serve_none_is_joined_by_a_third() -> None:
+    found = verdict(replace(by_segment(0.7, 1.2), alone=False))
+    assert (found.decision, found.segments) == ("reject", ())
+
+
+def test_items_whose_segment_is_unknown_are_never_named() -> None:
+    case = by_segment(0.7, 0.7, 1.2, named=("-", "s1"))
+    unknown = ["-" if name == "s0" else name for name in case.segments]
+    assert verdict(replace(case, segments=unknown)).segments == ("s1",)
+
+
+def test_surely_harming_others_ends_no_trial_of_whom_it_may_help_yet() -> None:
+    plan = Plan.of_days(0.05, first_days=1, num_looks=7)
+    lost = 1.0 + 0.03 * np.where(np.arange(STEADY) % 2, 1.0, -1.0) * np.ones((ITEMS, 1))
+    before = Before(np.ones((ITEMS, STEADY)), lost, np.zeros(STEADY, np.int64))
+    case = replace(by_segment(0.96, 0.96, 1.5), before=before)
+    harmed = judge(case, margin=0.02, plan=plan)
+    (others,) = (x for x in harmed.conditions if x.name == "segment_loss:s2")
+    assert (harmed.decision, others.hopeless) == ("not yet", True)
+    nobody_named = judge(replace(case, affected=frozenset()), margin=0.02, plan=plan)
+    assert nobody_named.decision == "reject"
 
 
 @pytest.mark.parametrize(
@@ -271,7 +363,7 @@ def test_a_drifted_segment_alone_makes_the_test_and_the_others_guard() -> None:
 def test_a_challengers_intervals_may_be_little_further_off_than_the_champions(
     champion: float, challenger: float, passes: bool
 ) -> None:
-    case = replace(better(), champion_coverage=champion, challenger_coverage=challenger)
+    case = covered(better(), champion, challenger)
     assert failed(case) == ([] if passes else ["coverage_distance"])
 
 
@@ -281,8 +373,7 @@ def value_of(case: Trial, name: str) -> tuple[float, float]:
 
 
 def test_the_conditions_say_what_was_measured_and_against_what() -> None:
-    case = replace(better(), champion_coverage=0.7, challenger_coverage=0.95)
-    case = standing(case, anchor_loss=0.25, latency_ratio=1.5)
+    case = standing(covered(better(), 0.7, 0.95), anchor_loss=0.25, latency_ratio=1.5)
     assert value_of(case, "coverage_distance") == pytest.approx((0.15, 0.15))
     # A quarter of the gain of 30 %, which is the same everywhere and so is sure.
     assert value_of(case, "anchor_loss") == pytest.approx((0.25, 0.075))

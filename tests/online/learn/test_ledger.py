@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import msgspec
@@ -10,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from freshet.online.learn.ledger import Ledger
+from freshet.online.weights.assignment import Assignment
 from freshet.stream.errors import RegistryError
-from freshet.stream.schemas import DriftAlert, ModelEvent, RetrainRequest
+from freshet.stream.schemas import DriftAlert, ModelEvent, RetrainRequest, ServingVersion
 
 
 def request(number: int, reason: Any = "drift", alert_ids: tuple[str, ...] = ()) -> RetrainRequest:
@@ -55,6 +57,20 @@ def test_order_and_redelivery_change_nothing(records: list[Any], again: list[Any
     assert book.requests.open_training() == request(4)
     assert book.serving == event("promoted", 8, "v2")
     assert book.on_probation() == event("promoted", 8, "v2")
+
+
+def test_what_was_taken_back_for_some_is_on_probation_where_it_serves_still() -> None:
+    promotion = event("promoted", 8, "v2")
+    serves = [ServingVersion(version="v2"), ServingVersion(version="v1", segments=["toys"])]
+    back = msgspec.structs.replace(event("rolled_back", 9, "v1"), parent="v2", serves=serves)
+    older = event("promoted", 1, "v2")
+    for records in itertools.permutations([older, promotion, back]):
+        assert ledger(*records).on_probation() == promotion
+    assert ledger(promotion, back).assignment == Assignment("v2", "v1", ("toys",))
+    assert ledger(promotion, back, event("confirmed", 10, "v2")).on_probation() is None
+    whole = msgspec.structs.replace(back, serves=[])
+    assert ledger(promotion, whole).on_probation() is None
+    assert ledger(back).on_probation() is None, "when it was promoted nobody knows"
 
 
 def test_probation_ends_with_a_confirmation_or_a_rollback() -> None:

@@ -59,8 +59,6 @@ def verdict_on(
         "second_IT": version,
         "first_covered_IT": covered,
         "second_covered_IT": covered,
-        "first_coverage": 0.8,
-        "second_coverage": 0.8,
         "finite": True,
         "unseen": 0.0,
     } | over
@@ -103,6 +101,16 @@ def test_one_segment_that_is_worse_is_enough() -> None:
     assert (found.report["loss:s1.ok"], found.report["loss:all.ok"]) == (False, True)
 
 
+def test_segments_that_fail_are_named_where_the_others_may_stay() -> None:
+    assert verdict_on(*losses(0.25), daily=0.02).segments == ("s1",)
+    parent, version = losses(0.25)
+    unknown = [name.replace("s1", "-") for name in (f"s{r // ITEMS}" for r in range(len(parent)))]
+    assert verdict_on(parent, version, daily=0.02, segments=unknown).segments == ()
+    assert verdict_on(parent, parent * 1.5).segments == (), "each of them, and all together"
+    assert verdict_on(*losses(0.25), daily=0.02, finite=False).segments == ()
+    assert verdict_on(*losses(0.8), daily=0.02).segments == (), "all together lose a fifth"
+
+
 def test_what_may_be_chance_is_looked_at_again_and_stays_in_doubt() -> None:
     """Days differ by a quarter: a quarter more on one day is nothing, on four days perhaps."""
     doubtful = losses(0.25)
@@ -122,8 +130,6 @@ def test_where_nothing_is_known_of_days_the_loss_of_the_shop_decides() -> None:
         **arrays,
         first_IT=parent,
         second_IT=version,
-        first_coverage=1.0,
-        second_coverage=1.0,
         finite=True,
     )
     plan = Probation(0, (0,) * MAX_LOOKS).plan

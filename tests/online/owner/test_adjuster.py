@@ -16,6 +16,7 @@ from freshet.online.adjust.beginning import Beginning
 from freshet.online.adjust.record import beginning_of, with_beginnings
 from freshet.online.owner import adjuster as module
 from freshet.online.owner.adjuster import SAMPLE, Adjuster, sampled
+from freshet.online.weights.loaded import LoadedWeights, Serving
 from freshet.online.worker.context import Contexts
 from freshet.online.worker.provenance import context_sha256
 from freshet.stream.schemas import (
@@ -90,9 +91,17 @@ def beginning(one: SegmentAdjustment) -> Beginning | None:
     return None if one.begins_at_ms is None else Beginning(one.begins_at_ms, tuple(one.moved))
 
 
+def weights(version: str, forecaster: Any) -> LoadedWeights:
+    return LoadedWeights(version, "", forecaster)
+
+
+def serving(version: str, forecaster: Any) -> Serving:
+    return Serving(weights(version, forecaster))
+
+
 def decided(hour: int, made: Adjuster, contexts: Contexts | None = None) -> LastWeekForecaster:
-    forecaster: Any = LastWeekForecaster()
-    made.decide(contexts or windows(), forecaster, "v", (FIRST + hour) * HOUR_MS)
+    forecaster = LastWeekForecaster()
+    made.decide(contexts or windows(), serving("v", forecaster), (FIRST + hour) * HOUR_MS)
     return forecaster
 
 
@@ -145,14 +154,27 @@ def test_what_was_tried_is_not_tried_again_and_a_new_worker_finds_the_same() -> 
 def test_other_weights_or_another_onset_are_tried_anew() -> None:
     made, contexts, forecaster = Decider(), windows(), LastWeekForecaster()
     made.take(alert("n"))
-    given: Any = forecaster
-    made.decide(contexts, given, "v", (FIRST + ONSET + 6) * HOUR_MS)
+    made.decide(contexts, serving("v", forecaster), (FIRST + ONSET + 6) * HOUR_MS)
     once = forecaster.rows
-    made.decide(contexts, given, "w", (FIRST + ONSET + 6) * HOUR_MS)
+    made.decide(contexts, serving("w", forecaster), (FIRST + ONSET + 6) * HOUR_MS)
     assert forecaster.rows == 2 * once
     made.take(alert("n", "timing", hour=ONSET - 1))
-    made.decide(contexts, given, "w", (FIRST + ONSET + 6) * HOUR_MS)
+    made.decide(contexts, serving("w", forecaster), (FIRST + ONSET + 6) * HOUR_MS)
     assert forecaster.rows > 2 * once
+
+
+def test_a_segment_is_tried_by_the_version_that_serves_it() -> None:
+    made, contexts = Decider(), windows()
+    default, other = LastWeekForecaster(), LastWeekForecaster()
+    both = Serving(weights("v", default), weights("w", other), frozenset({"n"}))
+    made.take(alert("n"))
+    made.decide(contexts, both, (FIRST + ONSET + 6) * HOUR_MS)
+    assert default.rows == 0 < other.rows
+    assert made.decision is not None and made.decision.weights_version == "v"
+    alone = Serving(weights("w", other))
+    rows = other.rows
+    made.decide(contexts, alone, (FIRST + ONSET + 6) * HOUR_MS)
+    assert other.rows == rows, "the same version serves it still"
 
 
 def test_when_its_last_alarm_ends_a_segment_is_as_it_was() -> None:
@@ -205,9 +227,10 @@ def test_after_a_restart_the_newest_decision_says_who_served(
 def test_a_decision_is_as_of_the_cutoff_that_has_come_when_trials_are_over() -> None:
     made, contexts, forecaster = Decider(), windows(), LastWeekForecaster()
     made.take(alert("n"))
-    given: Any = forecaster
     hour_ms = [(FIRST + ONSET + hour) * HOUR_MS for hour in (6, 9)]
-    decision = made.decide(contexts, given, "v", hour_ms[0], newest_ms=lambda: hour_ms[1])
+    decision = made.decide(
+        contexts, serving("v", forecaster), hour_ms[0], newest_ms=lambda: hour_ms[1]
+    )
     (told,) = decision.segments
     # Tried as of hour 6, and by what was sold in nine hours: 600 each where 200 were expected.
     assert decision.as_of_ms == hour_ms[1] and told.buckets == 4
@@ -222,9 +245,10 @@ def test_what_is_between_forecasts_may_end_the_decision(monkeypatch: pytest.Monk
         raise KeyError
 
     made.take(alert("n"))
-    forecaster: Any = LastWeekForecaster()
     with pytest.raises(KeyError):
-        made.decide(windows(), forecaster, "v", (FIRST + ONSET + 6) * HOUR_MS, alive)
+        made.decide(
+            windows(), serving("v", LastWeekForecaster()), (FIRST + ONSET + 6) * HOUR_MS, alive
+        )
     assert calls == [1] and made.serving == {}
 
 

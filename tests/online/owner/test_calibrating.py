@@ -357,3 +357,30 @@ def moved_steps(steps: Sequence[ScoredStep]) -> list[ScoredStep]:
         )
         for step in steps
     ]
+
+
+def test_of_two_versions_each_segment_follows_its_own_and_the_shop_the_default(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In some hours most items that speak are served by one, in others by the other."""
+    loosened: list[int] = []
+    monkeypatch.setattr(evidence.Evidence, "loosen", lambda self, row, share: loosened.append(row))
+
+    def by_two(hour: int) -> list[Score]:
+        a = [score for score in scores_of(hour) if score.segment == "a"]
+        b, c = ([replace(score, segment=name) for score in a] for name in "bc")
+        a = [replace(score, steps=[made_by("v2", step) for step in score.steps]) for score in a]
+        return [*a, *b[:1], *c[:1]] if hour % 2 else [*a[:1], *b, *c]
+
+    def made_by(version: str, step: ScoredStep) -> ScoredStep:
+        return replace(step, weights_version=version)
+
+    calibrator = Calibrator(STEPS, HOUR_MS)
+    decisions_of(range(3 * 24), by_two, calibrator)
+    assert loosened == []
+    assert dict(zip(calibrator.state()["names"], calibrator.state()["versions"], strict=True)) == {
+        "all": "base",
+        "a": "v2",
+        "b": "base",
+        "c": "base",
+    }

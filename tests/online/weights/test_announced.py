@@ -13,9 +13,11 @@ import pytest
 from freshet.online.weights.announced import (
     Announcements,
     announcement,
+    assignment_of,
     checker,
     within,
 )
+from freshet.online.weights.assignment import Assignment
 from freshet.online.weights.registry import BASE, Manifest, Registry
 from freshet.stream.errors import RegistryError
 from freshet.stream.schemas import ModelEvent
@@ -30,6 +32,11 @@ def added(registry: Registry, text: str = "weights") -> Manifest:
     return registry.add(build, parent=BASE, created_at_ms=0)
 
 
+def told_of(registry: Registry) -> ModelEvent:
+    version = added(registry).version
+    return announcement(registry, "promoted", version, 7, Assignment(version))
+
+
 @pytest.fixture
 def registry(tmp_path: Path) -> Registry:
     return Registry(tmp_path / "registry")
@@ -39,7 +46,9 @@ def test_an_announcement_carries_the_checksum_of_the_manifest(registry: Registry
     manifest = added(registry)
     folder = registry.path(manifest.version)
     by_hand = hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
-    assert announcement(registry, "promoted", manifest.version, 7) == ModelEvent(
+    assert announcement(
+        registry, "promoted", manifest.version, 7, Assignment(manifest.version)
+    ) == ModelEvent(
         kind="promoted",
         version=manifest.version,
         at_ms=7,
@@ -53,12 +62,12 @@ def test_what_was_altered_is_not_announced(registry: Registry) -> None:
     version = added(registry).version
     (registry.path(version) / "model.safetensors").write_text("altered")
     with pytest.raises(RegistryError, match="altered"):
-        announcement(registry, "promoted", version, 7)
+        announcement(registry, "promoted", version, 7, Assignment(version))
 
 
 def test_what_was_announced_counts_from_any_mount_of_the_folder(registry: Registry) -> None:
     version = added(registry).version
-    event = announcement(registry, "promoted", version, 7)
+    event = announcement(registry, "promoted", version, 7, Assignment(version))
     check = checker(registry)
     check(event)
     check(msgspec.structs.replace(event, uri=""))
@@ -67,7 +76,7 @@ def test_what_was_announced_counts_from_any_mount_of_the_folder(registry: Regist
 
 
 def test_the_shipped_weights_count_by_their_name(registry: Registry) -> None:
-    event = announcement(registry, "rolled_back", BASE, 7)
+    event = announcement(registry, "rolled_back", BASE, 7, Assignment(BASE))
     assert event == ModelEvent(kind="rolled_back", version=BASE, at_ms=7)
     check = checker(registry)
     check(event)
@@ -93,7 +102,7 @@ def test_the_shipped_weights_count_by_their_name(registry: Registry) -> None:
 def test_what_does_not_fit_the_registry_is_refused(
     registry: Registry, change: dict[str, Any], reason: str
 ) -> None:
-    event = announcement(registry, "promoted", added(registry).version, 7)
+    event = told_of(registry)
     with pytest.raises(RegistryError, match=reason):
         checker(registry)(msgspec.structs.replace(event, **change))
 
@@ -102,7 +111,7 @@ def test_an_announcement_is_no_longer_believed_when_the_manifest_is_another(
     registry: Registry,
 ) -> None:
     version = added(registry).version
-    event = announcement(registry, "promoted", version, 7)
+    event = announcement(registry, "promoted", version, 7, Assignment(version))
     path = registry.path(version) / "manifest.json"
     path.write_bytes(path.read_bytes() + b"\n")
     found = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
@@ -128,7 +137,7 @@ def test_a_long_name_makes_a_short_message(registry: Registry) -> None:
 def test_a_registry_that_hangs_holds_nobody_up_but_the_first_and_counts_once_it_answers(
     registry: Registry,
 ) -> None:
-    told = announcement(registry, "promoted", added(registry).version, 7)
+    told = told_of(registry)
     hangs, asked = threading.Event(), list[str]()
 
     def slow(asked_of: ModelEvent) -> None:
@@ -158,7 +167,7 @@ def test_a_registry_that_hangs_holds_nobody_up_but_the_first_and_counts_once_it_
 def test_whatever_a_volume_answers_is_a_refusal(
     registry: Registry, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    told = announcement(registry, "promoted", added(registry).version, 7)
+    told = told_of(registry)
 
     def stale(self: Path, *_: object) -> None:
         raise OSError(116, "Stale file handle")
@@ -247,3 +256,60 @@ def test_reconsidering_takes_up_what_is_there_by_now() -> None:
     assert heard.reconsider() == heard.newest == event("v2", 20)
     assert list(heard.refused) == ["v3"]
     assert heard.reconsider() is None and heard.newest == event("v2", 20)
+
+
+def test_two_that_serve_are_announced_with_a_proof_of_each(registry: Registry) -> None:
+    first, second = added(registry).version, added(registry, "other").version
+    now = Assignment(first, second, ("pets", "toys"))
+    event = announcement(registry, "promoted", second, 7, now)
+    assert event.version == second and event.uri.endswith(second)
+    for part, version in zip(event.serves, (first, second), strict=True):
+        sealed = registry.sealed(version)
+        assert part.version == version and part.manifest_sha256 == sealed.sha256
+        assert part.sha256 == sealed.manifest.weights_sha256
+    assert [part.segments for part in event.serves] == [[], ["pets", "toys"]]
+    assert assignment_of(event) == now
+    checker(registry)(event)
+    # What was gone back to is named where it is the default, too.
+    back = announcement(registry, "rolled_back", first, 8, now)
+    assert (back.version, back.sha256) == (first, registry.manifest(first).weights_sha256)
+    checker(registry)(back)
+
+
+def test_the_shipped_weights_may_serve_beside_a_version(registry: Registry) -> None:
+    version = added(registry).version
+    event = announcement(registry, "promoted", version, 7, Assignment(BASE, version, ("pets",)))
+    checker(registry)(event)
+    assert (event.serves[0].version, event.serves[0].manifest_sha256) == (BASE, "")
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "reason"),
+    [
+        (0, {"manifest_sha256": ""}, "without the sha256 of its manifest"),
+        (0, {"manifest_sha256": "0" * 64}, "comes with sha256 0000000000000000"),
+        (1, {"manifest_sha256": ""}, "without the sha256 of its manifest"),
+        (1, {"sha256": "0" * 64}, "sha256 of other weights"),
+        (0, {"version": "../../evil"}, "has no version"),
+        (0, {"version": BASE}, "is the shipped weights"),
+        (0, {"segments": ["pets"]}, "does not say who serves whom: the first serves all others"),
+        (1, {"segments": []}, "does not say who serves whom"),
+        (1, {"version": "v0009-20260101T000000Z-00000000"}, "what changed is one of the two"),
+    ],
+)
+def test_two_of_which_one_does_not_fit_are_refused(
+    registry: Registry, part: int, change: dict[str, Any], reason: str
+) -> None:
+    first, second = added(registry).version, added(registry, "other").version
+    event = announcement(registry, "promoted", second, 7, Assignment(first, second, ("pets",)))
+    parts = list(event.serves)
+    parts[part] = msgspec.structs.replace(parts[part], **change)
+    with pytest.raises(RegistryError, match=reason):
+        checker(registry)(msgspec.structs.replace(event, serves=parts))
+
+
+def test_one_of_two_alone_says_not_who_serves_whom(registry: Registry) -> None:
+    first, second = added(registry).version, added(registry, "other").version
+    event = announcement(registry, "promoted", second, 7, Assignment(first, second, ("pets",)))
+    with pytest.raises(RegistryError, match="does not say who serves whom"):
+        checker(registry)(msgspec.structs.replace(event, serves=event.serves[1:]))

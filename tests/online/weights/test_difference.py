@@ -9,6 +9,7 @@ import torch
 
 from freshet.model.network import FreshetConfig, FreshetNetwork
 from freshet.model.weights import save_weights
+from freshet.online.weights.assignment import Assignment
 from freshet.online.weights.difference import difference
 from freshet.online.weights.registry import BASE, CHAMPION, Registry
 from freshet.stream.config import LearnSettings, Settings
@@ -53,7 +54,7 @@ def test_parents_gates_and_weights_are_held_against_each_other(registry: Registr
         # Two of eight ones move by one half: by sqrt(2 / 4) of a length of sqrt(8), a quarter.
         moved.final_norm.weight[:2] = 1.5
     second = added(registry, moved, first, 0.5)
-    registry.serve(second)
+    registry.serve(Assignment(second))
     found = difference(settings_of(registry), first, CHAMPION)
     assert (found.first, found.second) == (first, second)
     assert found.facts == {

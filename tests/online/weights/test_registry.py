@@ -14,6 +14,8 @@ import pytest
 
 from freshet.online.weights import files
 from freshet.online.weights import registry as module
+from freshet.online.weights.assignment import Assignment
+from freshet.online.weights.lineage import roll_back
 from freshet.online.weights.manifest import sha256_of
 from freshet.online.weights.registry import (
     BASE,
@@ -89,7 +91,7 @@ def test_after_version_9999_comes_version_10000_which_is_the_newest(registry: Re
     assert [name.split("-")[0] for name in names] == ["v9999", "v10000", "v10001"]
     assert [manifest.version for manifest in registry.list()] == names
     assert registry.find("r") == registry.manifest(names[-1])
-    assert registry.serve(names[1]) == registry.champion() == names[1]
+    assert str(registry.serve(Assignment(names[1]))) == str(registry.champion()) == names[1]
     assert registry.verify(names[1]).version == names[1]
 
 
@@ -109,6 +111,7 @@ def test_a_manifest_says_all_that_the_version_was_made_of(registry: Registry) ->
         request_id="r7",
         offsets={"orders:0": 12},
         gate={"verdict": "promote", "gain": 0.25, "finite.ok": True},
+        segments=("pets",),
     )
     read = json.loads((registry.path(made.version) / "manifest.json").read_bytes())
     sums = {
@@ -122,6 +125,7 @@ def test_a_manifest_says_all_that_the_version_was_made_of(registry: Registry) ->
         "request_id": "r7",
         "offsets": {"orders:0": 12},
         "gate": {"verdict": "promote", "gain": 0.25, "finite.ok": True},
+        "segments": ["pets"],
         "sha256": sums,
     }
     assert made.weights_sha256 == sums["model.safetensors"]
@@ -170,20 +174,20 @@ def test_an_alias_moves_by_a_rename_and_is_on_disk_before_it(
         registry.move_alias(CHAMPION, second)
         # Whoever had the alias open reads all of the old one.
         assert opened.read() == first
-    assert registry.champion() == second
+    assert str(registry.champion()) == second
     assert steps[0].startswith(".champion.")
     assert steps[1:] == ["registry_before_alias", "aliases"]
 
 
 def test_an_alias_that_a_person_wrote_may_end_with_a_new_line(registry: Registry) -> None:
     version = add(registry).version
-    registry.serve(version)
+    registry.serve(Assignment(version))
     (registry.folder / "aliases" / CHAMPION).write_text(version + "\n")
-    assert registry.champion() == version
+    assert str(registry.champion()) == version
 
 
 def test_an_alias_that_is_no_text_is_one_clear_error(registry: Registry) -> None:
-    registry.serve(add(registry).version)
+    registry.serve(Assignment(add(registry).version))
     (registry.folder / "aliases" / CHAMPION).write_bytes(b"\xff\xfe")
     with pytest.raises(RegistryError, match="champion cannot be read"):
         registry.champion()
@@ -201,27 +205,31 @@ def test_a_version_whose_manifest_is_missing_does_not_exist(registry: Registry) 
 
 
 def test_an_empty_folder_serves_the_base(registry: Registry) -> None:
-    assert (registry.champion(), registry.alias(PREVIOUS), registry.list()) == (BASE, None, ())
+    assert (str(registry.champion()), registry.list()) == (BASE, ())
+    assert registry.alias(PREVIOUS) is None
     with pytest.raises(RegistryError, match="nothing to roll back to"):
-        registry.roll_back()
+        roll_back(registry)
 
 
 def test_the_folder_is_made_by_the_first_write_even_where_only_the_base_is_served(
     registry: Registry,
 ) -> None:
     assert not registry.folder.exists()
-    assert registry.serve(BASE) == registry.alias(CHAMPION) == registry.alias(PREVIOUS) == BASE
-    assert registry.serve(BASE) == BASE, "again"
+    assert str(registry.serve(Assignment(BASE))) == str(registry.alias(CHAMPION)) == BASE
+    assert registry.alias(PREVIOUS) is None, "nothing served before"
+    assert str(registry.serve(Assignment(BASE))) == BASE, "again"
 
 
 def test_rolling_back_goes_to_the_parent_and_then_to_its_parent(registry: Registry) -> None:
     first = add(registry).version
-    registry.serve(first)
+    registry.serve(Assignment(first))
     second = add(registry, "other", parent=first).version
-    registry.serve(second)
-    assert (registry.champion(), registry.alias(PREVIOUS)) == (second, first)
-    assert registry.roll_back() == registry.champion() == first
-    assert registry.roll_back() == registry.champion() == registry.alias(PREVIOUS) == BASE
+    registry.serve(Assignment(second))
+    assert (str(registry.champion()), str(registry.alias(PREVIOUS))) == (second, first)
+    assert str(roll_back(registry).serving) == str(registry.champion()) == first
+    assert str(registry.alias(PREVIOUS)) == second
+    assert str(roll_back(registry).serving) == str(registry.champion()) == BASE
+    assert str(registry.alias(PREVIOUS)) == first
 
 
 def test_the_parent_of_the_champion_is_the_way_back_whatever_else_was_served(
@@ -229,9 +237,9 @@ def test_the_parent_of_the_champion_is_the_way_back_whatever_else_was_served(
 ) -> None:
     first, second = add(registry).version, add(registry, "other").version
     third = add(registry, "third", parent=first).version
-    registry.serve(third)
+    registry.serve(Assignment(third))
     registry.move_alias(PREVIOUS, second)
-    assert registry.roll_back() == registry.champion() == first
+    assert str(roll_back(registry).serving) == str(registry.champion()) == first
 
 
 def test_altered_missing_and_added_files_are_named(registry: Registry) -> None:
@@ -299,7 +307,7 @@ def test_an_alias_cannot_name_what_does_not_exist(registry: Registry) -> None:
     with pytest.raises(RegistryError, match="unknown alias"):
         registry.move_alias("winner", BASE)
     with pytest.raises(RegistryError, match="unknown alias"):
-        registry.alias("../versions")
+        str(registry.alias("../versions"))
 
 
 def test_a_build_without_weights_or_with_an_error_makes_no_version(registry: Registry) -> None:
@@ -327,7 +335,7 @@ def test_a_crash_at_any_step_leaves_a_valid_registry_that_goes_on(
     registry: Registry, monkeypatch: pytest.MonkeyPatch, step: str, passes: int
 ) -> None:
     first = add(registry).version
-    registry.serve(first)
+    registry.serve(Assignment(first))
     left = [passes]
 
     def fail(name: str) -> None:
@@ -340,16 +348,16 @@ def test_a_crash_at_any_step_leaves_a_valid_registry_that_goes_on(
         crashed = False
         try:
             second = add(registry, "second", parent=first, request_id="r").version
-            registry.serve(second)
+            registry.serve(Assignment(second))
         except Crash:
             crashed = True
     assert crashed or passes == 2
-    assert registry.champion() in (first, *(m.version for m in registry.list()))
+    assert str(registry.champion()) in (first, *(m.version for m in registry.list()))
     for manifest in registry.list():
         registry.verify(manifest.version)
     done = registry.find("r") or add(registry, "second", parent=first, request_id="r")
-    registry.serve(done.version)
-    assert (registry.champion(), registry.alias(PREVIOUS)) == (done.version, first)
+    registry.serve(Assignment(done.version))
+    assert (str(registry.champion()), str(registry.alias(PREVIOUS))) == (done.version, first)
     assert len(registry.list()) == 2
     third = add(registry, "third").version
     assert {path.name for path in (registry.folder / "versions").iterdir()} == {
@@ -367,7 +375,7 @@ def test_a_reader_beside_the_writer_never_sees_half_a_version(registry: Registry
             try:
                 for manifest in registry.list():
                     registry.verify(manifest.version)
-                if (champion := registry.champion()) != BASE:
+                if (champion := str(registry.champion())) != BASE:
                     seen.add(registry.verify(champion).version)
             except Exception as error:
                 wrong.append(error)
@@ -377,7 +385,7 @@ def test_a_reader_beside_the_writer_never_sees_half_a_version(registry: Registry
     served = set()
     # Until the reader has met the writer at work, which takes it a few versions at most.
     while len(served) < 30 or (len(seen) < 3 and len(served) < 1_000):
-        served.add(registry.serve(add(registry, f"weights {len(served)}").version))
+        served.add(str(registry.serve(Assignment(add(registry, f"weights {len(served)}").version))))
     stop.set()
     reader.join()
     assert wrong == []

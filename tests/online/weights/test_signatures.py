@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from freshet.online.weights.announced import announcement, checker
+from freshet.online.weights.assignment import Assignment
 from freshet.online.weights.registry import BASE, Registry, open_registry
 from freshet.stream.config import LearnSettings, Settings
 from freshet.stream.errors import ConfigError, RegistryError
@@ -60,10 +61,12 @@ def test_what_a_trusted_key_signed_counts_and_nothing_else(tmp_path: Path) -> No
         strict.verify(foreign)
     for version in (unsigned, foreign):
         with pytest.raises(RegistryError):
-            checker(strict)(announcement(Registry(folder), "promoted", version, 1))
+            checker(strict)(
+                announcement(Registry(folder), "promoted", version, 1, Assignment(version))
+            )
         with pytest.raises(RegistryError):
-            strict.serve(version)
-    assert strict.champion() == BASE
+            strict.serve(Assignment(version))
+    assert str(strict.champion()) == BASE
     # Without trusted keys a signature is one file more, and no matter.
     assert len(Registry(folder).list()) == 3 and Registry(folder).verify(foreign)
 
@@ -93,7 +96,7 @@ def test_a_person_signs_what_was_registered_before(tmp_path: Path) -> None:
     version = registry.add(weights, parent=BASE, created_at_ms=0).version
     strict = Registry(tmp_path / "registry", (public,))
     strict.sign(version, private)
-    assert strict.serve(version) == version
+    assert str(strict.serve(Assignment(version))) == version
     (registry.path(version) / "model.safetensors").write_text("altered")
     with pytest.raises(RegistryError, match="altered"):
         strict.sign(version, private)

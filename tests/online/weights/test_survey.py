@@ -16,6 +16,8 @@ import structlog
 from freshet.online.weights import lock
 from freshet.online.weights import registry as module
 from freshet.online.weights.aliases import CHALLENGER
+from freshet.online.weights.assignment import Assignment
+from freshet.online.weights.lineage import roll_back
 from freshet.online.weights.lock import only_writer
 from freshet.online.weights.registry import BASE, CHAMPION, PREVIOUS, Manifest, Registry
 from freshet.stream.errors import RegistryError
@@ -149,7 +151,7 @@ def test_one_broken_version_is_named_and_the_others_are_served(
     # Its number is taken, and it stops no writer.
     later = add(registry, "later", parent=sound)
     assert later.startswith("v0008-")
-    assert registry.serve(later) == registry.champion() == later
+    assert str(registry.serve(Assignment(later))) == str(registry.champion()) == later
 
 
 def test_what_is_no_version_is_named_too(registry: Registry) -> None:
@@ -248,7 +250,7 @@ def test_nobody_changes_what_a_manifest_says(registry: Registry) -> None:
 
 @pytest.mark.parametrize("text", ["", "../../etc", "v1", "winner", "x" * 10_000])
 def test_an_alias_that_names_no_version_is_one_clear_error(registry: Registry, text: str) -> None:
-    registry.serve(add(registry))
+    registry.serve(Assignment(add(registry)))
     (registry.folder / "aliases" / CHAMPION).write_text(text)
     with pytest.raises(RegistryError, match=r"champion names .*, which is no version"):
         registry.champion()
@@ -257,12 +259,12 @@ def test_an_alias_that_names_no_version_is_one_clear_error(registry: Registry, t
 def test_nothing_moves_to_a_version_that_was_altered(registry: Registry) -> None:
     first = add(registry)
     second = add(registry, "second", parent=first)
-    registry.serve(second)
+    registry.serve(Assignment(second))
     (registry.path(first) / "model.safetensors").write_text("altered")
-    for move in (lambda: registry.serve(first), registry.roll_back):
+    for move in (lambda: str(registry.serve(Assignment(first))), lambda: roll_back(registry)):
         with pytest.raises(RegistryError, match="altered"):
             move()
-    assert (registry.champion(), registry.alias(PREVIOUS)) == (second, first)
+    assert (str(registry.champion()), str(registry.alias(PREVIOUS))) == (second, BASE)
 
 
 # Removal ------------------------------------------------------------------------------------------
@@ -272,12 +274,13 @@ def test_a_version_that_an_alias_names_is_not_removed(registry: Registry) -> Non
     first = add(registry)
     second = add(registry, "second", parent=first)
     third = add(registry, "third", parent=second)
-    registry.serve(second)
+    registry.serve(Assignment(first))
+    registry.serve(Assignment(second))
     registry.move_alias(CHALLENGER, third)
     for version, alias in ((first, PREVIOUS), (second, CHAMPION), (third, CHALLENGER)):
         with pytest.raises(RegistryError, match=f"is the {alias}"):
             registry.remove(version)
-    registry.serve(third)
+    registry.serve(Assignment(third))
     registry.remove(first)
     assert [manifest.version for manifest in registry.list()] == [second, third]
     with pytest.raises(RegistryError, match="has no version"):
@@ -312,7 +315,7 @@ def test_writers_that_add_at_once_get_numbers_of_their_own(registry: Registry) -
         own = Registry(registry.folder)
         together.wait()
         for number in range(5):
-            made.append(own.serve(add(own, f"{name} {number}")))
+            made.append(str(own.serve(Assignment(add(own, f"{name} {number}")))))
 
     writers = [threading.Thread(target=write, args=(name,)) for name in range(4)]
     for writer in writers:
@@ -324,7 +327,7 @@ def test_writers_that_add_at_once_get_numbers_of_their_own(registry: Registry) -
     assert sorted(made) == sorted(found)
     for version in found:
         registry.verify(version)
-    assert registry.champion() in found
+    assert str(registry.champion()) in found
     assert registry.survey()[1] == ()
 
 

@@ -20,19 +20,20 @@ from freshet.model.network import FreshetConfig, FreshetNetwork
 from freshet.model.weights import golden_batch, save_weights
 from freshet.online.weights import swap
 from freshet.online.weights.announced import announcement, checker
-from freshet.online.weights.registry import BASE, Registry
-from freshet.online.weights.swap import (
+from freshet.online.weights.assignment import Assignment
+from freshet.online.weights.loaded import (
     Load,
     LoadedWeights,
-    WeightsSwitch,
+    Serving,
     first_weights,
     load_weights,
     loader,
-    open_switch,
 )
+from freshet.online.weights.registry import BASE, Registry
+from freshet.online.weights.swap import WeightsSwitch, open_switch
 from freshet.stream.config import Settings
 from freshet.stream.errors import ConfigError, FreshetError, RegistryError, WeightsError
-from freshet.stream.schemas import ModelEvent
+from freshet.stream.schemas import ModelEvent, ServingVersion
 from freshet.stream.units import DAY_MS, HOUR_MS, MINUTE_MS
 
 
@@ -76,7 +77,7 @@ def believe(event: ModelEvent) -> None:
 
 
 def switch_of(serving: LoadedWeights, load: Load, worker: str) -> WeightsSwitch:
-    return WeightsSwitch(serving, load, worker, check=believe)
+    return WeightsSwitch(Serving(serving), load, worker, check=believe)
 
 
 def settle(switch: WeightsSwitch, now_ms: int = 99) -> list[ModelEvent]:
@@ -99,7 +100,7 @@ def test_an_announced_version_serves_after_the_loop_settled_and_not_before() -> 
     switch.offer(promoted("v1", 10))
     assert switch.settle(60) is None and switch.wait(60)
     held = switch.current
-    assert held.version == "base"
+    assert held.default.version == "base"
     (event,) = settle(switch)
     assert (event.kind, event.version, event.parent, event.worker) == (
         "swapped",
@@ -109,7 +110,7 @@ def test_an_announced_version_serves_after_the_loop_settled_and_not_before() -> 
     )
     assert event.pause_ms is not None and event.pause_ms < 5
     # Whoever took the reference before the swap still holds the old weights, whole.
-    assert held.version == "base" and switch.current.version == "v1"
+    assert held.default.version == "base" and switch.current.default.version == "v1"
 
 
 def test_how_long_a_swap_took_is_told_in_milliseconds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,7 +145,7 @@ def test_a_version_that_cannot_be_proven_is_refused_and_the_old_one_serves_on(
     assert (
         event.kind == "swap_failed"
         and str(error) in event.reason
-        and switch.current.version == "base"
+        and switch.current.default.version == "base"
     )
     assert settle(switch) == [] and shelf.loaded == ["v1"]
 
@@ -165,7 +166,7 @@ def test_an_older_announcement_that_comes_later_is_not_served() -> None:
     switch.offer(promoted("v1", 19))
     assert [event.version for event in settle(switch)] == ["v2"]
     switch.offer(promoted("base", 19, kind="rolled_back"))
-    assert settle(switch) == [] and switch.current.version == "v2"
+    assert settle(switch) == [] and switch.current.default.version == "v2"
 
 
 def test_what_was_taken_back_at_the_same_moment_while_it_loads_serves_no_longer() -> None:
@@ -178,7 +179,7 @@ def test_what_was_taken_back_at_the_same_moment_while_it_loads_serves_no_longer(
     shelf.gate.set()
     settle(switch)
     settle(switch)
-    assert switch.current.version == "base"
+    assert switch.current.default.version == "base"
 
 
 def test_a_version_that_is_overtaken_while_it_loads_never_serves() -> None:
@@ -190,7 +191,7 @@ def test_a_version_that_is_overtaken_while_it_loads_never_serves() -> None:
     switch.offer(promoted("v2", 20))
     shelf.gate.set()
     assert [event.version for event in settle(switch)] == ["v2"]
-    assert switch.current.version == "v2" and shelf.loaded == ["v1", "v2"]
+    assert switch.current.default.version == "v2" and shelf.loaded == ["v1", "v2"]
 
 
 def test_the_version_in_service_is_not_loaded_again() -> None:
@@ -204,7 +205,10 @@ def test_only_settling_moves_the_reference_through_many_swaps() -> None:
     switch = switch_of(weights("v0"), Shelf().load, "w1")
     for number in range(1, 100):
         before = switch.current
-        assert (before.version, before.sha256) == (f"v{number - 1}", f"sha-v{number - 1}")
+        assert (before.default.version, before.default.sha256) == (
+            f"v{number - 1}",
+            f"sha-v{number - 1}",
+        )
         switch.offer(promoted(f"v{number}", number))
         assert switch.current is before
         switch.begin()
@@ -317,7 +321,7 @@ def test_one_version_is_loaded_at_a_time() -> None:
     shelf.gate.set()
     settle(switch)
     assert shelf.loaded == ["v1", "v2"]
-    assert switch.current.version == "v2"
+    assert switch.current.default.version == "v2"
 
 
 # Announcements that do not count ------------------------------------------------------------------
@@ -331,7 +335,7 @@ def but_not_v9(event: ModelEvent) -> None:
 
 def test_a_refused_announcement_changes_nothing_but_is_reported_once() -> None:
     shelf = Shelf()
-    switch = WeightsSwitch(weights("base"), shelf.load, "w7", check=but_not_v9)
+    switch = WeightsSwitch(Serving(weights("base")), shelf.load, "w7", check=but_not_v9)
     switch.offer(promoted("v9", 90))
     assert settle(switch, now_ms=44) == [
         ModelEvent(
@@ -348,7 +352,7 @@ def test_a_refused_announcement_changes_nothing_but_is_reported_once() -> None:
     # It says to be newer than this one, and is not listened to.
     switch.offer(promoted("v1", 10))
     assert [event.version for event in settle(switch)] == ["v1"]
-    assert switch.current.version == "v1"
+    assert switch.current.default.version == "v1"
 
 
 def test_a_version_that_is_refused_only_when_it_is_loaded_does_not_outdate_others() -> None:
@@ -366,7 +370,7 @@ def test_a_version_that_is_refused_only_when_it_is_loaded_does_not_outdate_other
 
 
 def test_a_refusal_that_was_overtaken_is_not_reported() -> None:
-    switch = WeightsSwitch(weights("base"), Shelf().load, "w1", check=but_not_v9)
+    switch = WeightsSwitch(Serving(weights("base")), Shelf().load, "w1", check=but_not_v9)
     switch.offer(promoted("v9", 10))
     switch.offer(promoted("v1", 20))
     assert [event.kind for event in settle(switch)] == ["swapped"]
@@ -379,7 +383,9 @@ def test_what_was_refused_serves_once_the_registry_has_it() -> None:
         if missing[0]:
             raise RegistryError("the registry is away")
 
-    switch = WeightsSwitch(weights("base"), Shelf().load, "w1", check=check, now_s=lambda: now_s[0])
+    switch = WeightsSwitch(
+        Serving(weights("base")), Shelf().load, "w1", check=check, now_s=lambda: now_s[0]
+    )
     switch.offer(promoted("v1", 10))
     assert [event.kind for event in settle(switch)] == ["swap_failed"]
     missing[0] = False
@@ -387,16 +393,16 @@ def test_what_was_refused_serves_once_the_registry_has_it() -> None:
     assert settle(switch) == []
     now_s[0] = 10.0
     assert [event.kind for event in settle(switch)] == ["swapped"]
-    assert switch.current.version == "v1"
+    assert switch.current.default.version == "v1"
 
 
 def test_a_registry_that_is_away_at_the_start_serves_once_it_is_back(tmp_path: Path) -> None:
     registry, now_s = Registry(tmp_path / "registry"), [0.0]
     added = registry.add(lambda folder: save(folder, 1) and None, parent=BASE, created_at_ms=1)
-    told = announcement(registry, "promoted", added.version, 5)
+    told = announcement(registry, "promoted", added.version, 5, Assignment(added.version))
     registry.folder.rename(tmp_path / "away")
     switch = WeightsSwitch(
-        weights(BASE),
+        Serving(weights(BASE)),
         loader(registry, "cpu", "float32"),
         "w1",
         check=checker(registry),
@@ -407,7 +413,7 @@ def test_a_registry_that_is_away_at_the_start_serves_once_it_is_back(tmp_path: P
     (tmp_path / "away").rename(registry.folder)
     now_s[0] = 10.0
     assert [event.kind for event in settle(switch)] == ["swapped"]
-    assert switch.current.version == added.version
+    assert switch.current.default.version == added.version
 
 
 def test_an_announced_folder_is_not_loaded_from(tmp_path: Path) -> None:
@@ -416,14 +422,16 @@ def test_an_announced_folder_is_not_loaded_from(tmp_path: Path) -> None:
     foreign = tmp_path / "v0009-20231114T221320Z-00000000"
     sha256 = save(foreign, 2)
     load = loader(registry, "cpu", "float32")
-    switch = WeightsSwitch(load(added.version, "", ""), load, "w1", check=checker(registry))
+    switch = WeightsSwitch(
+        Serving(load(added.version, "", "")), load, "w1", check=checker(registry)
+    )
     event = ModelEvent(
         kind="promoted", version=foreign.name, at_ms=5, sha256=sha256, uri=str(foreign)
     )
     switch.offer(event)
     (told,) = settle(switch)
     assert told.kind == "swap_failed" and "names another folder" in told.reason
-    assert switch.current.version == added.version
+    assert switch.current.default.version == added.version
 
 
 # Real files ---------------------------------------------------------------------------------------
@@ -442,8 +450,8 @@ def test_a_swapped_bank_forecasts_exactly_like_freshly_loaded_weights(tmp_path: 
     assert [found.kind for found in settle(switch)] == ["swapped"]
     fresh = BatchForecaster.from_pretrained(registry.path(second.version), "cpu", "float32")
     batch = golden_batch(fresh.network.config)
-    assert torch.equal(switch.current.forecaster.forecast(batch), fresh.forecast(batch))
-    assert switch.current.sha256 == second.weights_sha256
+    assert torch.equal(switch.current.default.forecaster.forecast(batch), fresh.forecast(batch))
+    assert switch.current.default.sha256 == second.weights_sha256
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "sha", "other config"])
@@ -539,7 +547,7 @@ def test_a_folder_that_is_pinned_serves_whatever_it_was_trained_to_reach(tmp_pat
     """Sixteen steps here: a forecast goes on from there."""
     save(tmp_path / "mine")
     switch = open_switch(pinned(tmp_path / "mine"), "w1")
-    assert switch.current.version == "mine"
+    assert switch.current.default.version == "mine"
 
 
 @pytest.mark.parametrize("resolution_ms", [MINUTE_MS, DAY_MS])
@@ -582,9 +590,9 @@ def test_later_weights_serve_on_the_device_and_in_the_type_of_the_first(
         asked.append((device, dtype))
         return loader(registry, device, dtype)
 
-    def first(*_: object, device: str, dtype: str) -> LoadedWeights:
+    def first(*_: object, device: str, dtype: str) -> Serving:
         assert (device, dtype) == ("auto", "auto")
-        return load_weights("mine", tmp_path / "mine", "", device="cpu", dtype="float32")
+        return Serving(load_weights("mine", tmp_path / "mine", "", device="cpu", dtype="float32"))
 
     monkeypatch.setattr(swap, "loader", watched)
     monkeypatch.setattr(swap, "first_weights", first)
@@ -593,41 +601,48 @@ def test_later_weights_serve_on_the_device_and_in_the_type_of_the_first(
     switch = open_switch(settings.model_copy(update={"worker": worker}), "w1")
     registry = Registry(tmp_path / "registry")
     added = registry.add(lambda folder: save(folder, 2) and None, parent=BASE, created_at_ms=1)
-    switch.offer(announcement(registry, "promoted", added.version, 5))
+    switch.offer(announcement(registry, "promoted", added.version, 5, Assignment(added.version)))
     assert [event.kind for event in settle(switch)] == ["swapped"]
-    assert switch.current.forecaster.dtype == torch.float32
+    assert switch.current.default.forecaster.dtype == torch.float32
     assert asked == [("auto", "auto"), ("cpu", "float32")], "what was found serves again"
 
 
 def test_an_altered_champion_is_replaced_by_the_base_which_says_why() -> None:
     shelf = Shelf(broken={"v1": RegistryError("model.safetensors was altered")})
-    found = first_weights(shelf.load, lambda: "v1", "", device="cpu", dtype="float32")
-    assert found.version == BASE and "altered" in found.fallback
+    found = first_weights(shelf.load, lambda: Assignment("v1"), "", device="cpu", dtype="float32")
+    assert found.default.version == BASE and "altered" in found.fallback
 
 
 def test_the_champion_serves_from_the_start() -> None:
     shelf = Shelf()
-    found = first_weights(shelf.load, lambda: "v3", "", device="cpu", dtype="float32")
-    assert (found.version, found.fallback, shelf.loaded) == ("v3", "", ["v3"])
+    found = first_weights(shelf.load, lambda: Assignment("v3"), "", device="cpu", dtype="float32")
+    assert (found.default.version, found.fallback, shelf.loaded) == ("v3", "", ["v3"])
 
 
 def test_a_registry_that_cannot_be_read_leaves_the_base_which_says_why() -> None:
-    def champion() -> str:
+    def champion() -> Assignment:
         raise RegistryError("the alias cannot be read")
 
     found = first_weights(Shelf().load, champion, "", device="cpu", dtype="float32")
-    assert found.version == BASE and "alias cannot be read" in found.fallback
+    assert found.default.version == BASE and "alias cannot be read" in found.fallback
 
 
 def test_without_champion_the_base_serves_and_a_pinned_folder_comes_first(tmp_path: Path) -> None:
     assert (
-        first_weights(Shelf().load, lambda: BASE, "", device="cpu", dtype="float32").fallback == ""
+        first_weights(
+            Shelf().load, lambda: Assignment(), "", device="cpu", dtype="float32"
+        ).fallback
+        == ""
     )
     save(tmp_path / "mine")
     assert (
         first_weights(
-            Shelf().load, lambda: "v1", str(tmp_path / "mine"), device="cpu", dtype="float32"
-        ).version
+            Shelf().load,
+            lambda: Assignment("v1"),
+            str(tmp_path / "mine"),
+            device="cpu",
+            dtype="float32",
+        ).default.version
         == "mine"
     )
 
@@ -637,4 +652,103 @@ def test_with_nothing_to_serve_it_stops() -> None:
         raise WeightsError(f"no weights at {version}")
 
     with pytest.raises(FreshetError, match="no weights at base"):
-        first_weights(load, lambda: "v1", "", device="cpu", dtype="float32")
+        first_weights(load, lambda: Assignment("v1"), "", device="cpu", dtype="float32")
+
+
+# Two that serve -----------------------------------------------------------------------------------
+
+
+def both(default: str, other: str, *segments: str, at_ms: int = 10, **over: Any) -> ModelEvent:
+    """That another version serves some segments from now on."""
+    parts = [
+        ServingVersion(version=default, sha256=f"sha-{default}"),
+        ServingVersion(version=other, sha256=f"sha-{other}", segments=list(segments)),
+    ]
+    return msgspec.structs.replace(promoted(other, at_ms), serves=parts, **over)
+
+
+def test_two_versions_are_swapped_in_as_one() -> None:
+    shelf = Shelf()
+    switch = switch_of(weights("base"), shelf.load, "w1")
+    switch.offer(both("v1", "v2", "pets", "toys"))
+    before = switch.current
+    switch.begin()
+    assert switch.wait(60) and switch.current is before
+    (event,) = settle(switch)
+    assert (event.kind, event.version, event.parent) == ("swapped", "v2", "base")
+    assert event.sha256 == "sha-v2"
+    now = switch.current
+    assert now.assignment == Assignment("v1", "v2", ("pets", "toys"))
+    assert [now.of(name).version for name in ("pets", "toys", "games", "-")] == [
+        "v2",
+        "v2",
+        "v1",
+        "v1",
+    ]
+    assert shelf.loaded == ["v1", "v2"]
+
+
+@pytest.mark.parametrize("broken", ["v1", "v2"])
+def test_where_either_cannot_be_loaded_neither_serves(broken: str) -> None:
+    shelf = Shelf(broken={broken: WeightsError(f"{broken} is broken")})
+    switch = switch_of(weights("base"), shelf.load, "w1")
+    switch.offer(both("v1", "v2", "pets"))
+    (event,) = settle(switch)
+    assert (event.kind, event.version, event.parent) == ("swap_failed", "v2", "base")
+    assert event.reason == f"{broken} is broken"
+    assert switch.current.assignment == Assignment()
+
+
+def test_what_serves_or_served_is_not_loaded_again() -> None:
+    shelf = Shelf()
+    switch = switch_of(weights("v1"), shelf.load, "w1")
+    switch.offer(both("v1", "v2", "pets"))
+    (added,) = settle(switch)
+    assert (added.version, added.parent) == ("v2", "v1"), "nobody gave way"
+    switch.offer(both("v1", "v2", "pets", "toys", at_ms=20))
+    (more,) = settle(switch)
+    assert switch.current.of("toys").version == "v2" and more.version == "v2"
+    switch.offer(promoted("v1", 30, kind="rolled_back"))
+    (back,) = settle(switch)
+    assert (back.version, back.parent) == ("v1", "v2")
+    assert switch.current.assignment == Assignment("v1")
+    assert shelf.loaded == ["v2"]
+
+
+def test_what_is_announced_as_it_serves_is_not_swapped() -> None:
+    switch = switch_of(weights("v1"), Shelf().load, "w1")
+    for at_ms in (10, 20):
+        switch.offer(both("v1", "v2", "pets", at_ms=at_ms))
+    assert len(settle(switch)) == 1
+    switch.offer(both("v1", "v2", "pets", at_ms=30))
+    assert settle(switch) == []
+
+
+def test_a_champion_of_two_versions_serves_from_the_start() -> None:
+    shelf = Shelf()
+    found = first_weights(
+        shelf.load,
+        lambda: Assignment("v1", "v2", ("pets",)),
+        "",
+        device="cpu",
+        dtype="float32",
+    )
+    assert found.assignment == Assignment("v1", "v2", ("pets",)) and found.fallback == ""
+    assert shelf.loaded == ["v1", "v2"]
+
+
+def test_a_champion_of_which_one_is_altered_is_replaced_by_the_base_for_everybody() -> None:
+    shelf = Shelf(broken={"v2": RegistryError("v2 was altered")})
+    found = first_weights(
+        shelf.load,
+        lambda: Assignment("v1", "v2", ("pets",)),
+        "",
+        device="cpu",
+        dtype="float32",
+    )
+    assert found.assignment == Assignment() and "v2 was altered" in found.fallback
+    # And is served as soon as it can be.
+    switch = WeightsSwitch(found, Shelf().load, "w1", check=believe)
+    switch.offer(both("v1", "v2", "pets"))
+    settle(switch)
+    assert switch.current.assignment == Assignment("v1", "v2", ("pets",))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
@@ -12,7 +13,8 @@ import numpy as np
 import pytest
 
 from freshet.online.drift.pending import Issued
-from freshet.online.worker import loop, publish, shard
+from freshet.online.weights.loaded import Serving
+from freshet.online.worker import loop, publish, shard, whose
 from freshet.online.worker.marks import LAST, Mark, Marks, place_of
 from freshet.online.worker.outgoing import outgoing_forecasts
 from freshet.online.worker.pace import Pace
@@ -101,7 +103,7 @@ def test_items_with_a_forecast_of_the_cutoff_are_not_forecast_again(
     assert left_at(owned, CUTOFF_MS) == {"a|n", "young|n", "new|n"}
     assert owned.main.pending.score_steps == (1, 4), "24 lies beyond the horizon"
     # A worker that knew of no marks published them.
-    owned.main.pending.add(issued_of([made["a|n"], made["new|n"]], (1, 4)))
+    owned.main.pending.add(*issued_of([made["a|n"], made["new|n"]], (1, 4)))
     assert left_at(owned, CUTOFF_MS) == {"young|n"}
     assert left_at(owned, CUTOFF_MS + HOUR_MS) == {"a|n", "young|n", "new|n"}
 
@@ -669,7 +671,7 @@ def test_a_round_is_made_by_the_weights_that_served_when_it_began(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     turns = turns_of(monkeypatch, micro_batch=1)
-    other = SimpleNamespace(**{**vars(turns.weights), "version": "v4", "sha256": "cd"})
+    other = Serving(replace(turns.weights, version="v4", sha256="cd"))
 
     def swap(max_wait_ms: int) -> None:
         turns.switch.current = other if max_wait_ms == 0 else turns.switch.current
@@ -834,13 +836,13 @@ def test_a_portion_made_for_shards_that_were_given_up_meanwhile_is_not_committed
     turns.turn()
     before = len(turns.forecasts())
     turns.owned.main.reader.head += 1
-    made = loop.forecast_items
+    made = whose.forecast_items
 
     def revoked(*args: Any, **named: Any) -> Any:
         turns.membership.version += 1
         return made(*args, **named)
 
-    monkeypatch.setattr(loop, "forecast_items", revoked)
+    monkeypatch.setattr(whose, "forecast_items", revoked)
     turns.monotonic_s += 10.0
     with pytest.raises(NotTheOwnerError, match="shards changed"):
         turns.turn()

@@ -95,7 +95,7 @@ def test_four_digits_from_the_first_that_is_not_zero(value: float, rounded: floa
 
 def test_what_waits_to_be_scored_are_the_published_numbers_of_the_scored_steps() -> None:
     made = records(["a|n", "b|n"])
-    issued = issued_of(made, (1, 4))
+    (issued,) = issued_of(made, (1, 4))
     assert (issued.cutoff_ms, issued.weights_version) == (10 * HOUR_MS, "v1")
     assert issued.quantile_levels == WIRE_LEVELS and issued.item_ids == ["a|n", "b|n"]
     assert issued.forecast_ids == [record.forecast_id for record in made]

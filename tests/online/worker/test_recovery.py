@@ -79,7 +79,7 @@ def scores_of(
 def test_what_waited_before_a_restart_waits_after_it_with_the_same_numbers() -> None:
     made = records(["a|n", "b|n"])
     before = PendingForecasts(STEPS, HOUR_MS, 50)
-    before.add(issued_of(made, STEPS))
+    before.add(*issued_of(made, STEPS))
     after = recovered([encode(record) for record in made], FakeTail([]))
     (old,), (new,) = before.due(13 * HOUR_MS), after.due(13 * HOUR_MS)
     assert (old.forecast_ids, old.item_ids, old.step) == (new.forecast_ids, new.item_ids, new.step)
@@ -211,7 +211,7 @@ def test_of_several_cut_partitions_the_one_that_tells_least_counts() -> None:
             return iter([(partition, encode(value)) for partition, value in values])
 
     pending = PendingForecasts(STEPS, HOUR_MS, 50)
-    pending.add(issued_of(made, STEPS))
+    pending.add(*issued_of(made, STEPS))
     tail = Partitions([], cut=(0, 1, 3))
     scores_of(tail, pending)
     assert pending.due(10 * HOUR_MS) == [] == pending.due(11 * HOUR_MS)

@@ -39,6 +39,9 @@ MIDNIGHT_MS = 20_000 * DAY_MS
 MEDIAN = WIRE_LEVELS.index(0.5)
 LEVELS_W = np.arange(9.0)
 
+NOBODY: Any = None
+"""A forecaster that is not asked."""
+
 
 def day_record(item_id: str, first: float, both: float, **over: Any) -> Forecast:
     """A forecast by the day whose first days sell so much at the lowest level, one more a level."""
@@ -127,7 +130,7 @@ def test_steps_that_reach_no_whole_day_have_no_ends() -> None:
 def test_sums_over_hours_end_in_the_days_and_say_whose_they_are() -> None:
     first = day_record("a|n", 100, 180)
     follows = FollowsDays(said(first), MIDNIGHT_MS, [24, 48])
-    found = follows.agreed(["new|n", "a|n"], cast("Batch", None), hours_of(2))
+    found = follows.agreed(["new|n", "a|n"], cast("Batch", None), hours_of(2), NOBODY)
     assert found.sums_BKW[1, 1:].tolist() == [(100 + LEVELS_W).tolist(), (180 + LEVELS_W).tolist()]
     assert found.adjustments == {1: Adjustments(sums_from=first.forecast_id)}
     # What days say nothing of stays, and so do the hours themselves.
@@ -141,7 +144,7 @@ def test_without_days_of_this_cutoff_hours_are_untouched() -> None:
     numbers = hours_of(1)
     for days in (DaySums(), said(day_record("a|n", 1, 2, cutoff_ms=MIDNIGHT_MS - DAY_MS))):
         follows = FollowsDays(days, MIDNIGHT_MS, [24, 48])
-        assert follows.agreed(["a|n"], cast("Batch", None), numbers) is numbers
+        assert follows.agreed(["a|n"], cast("Batch", None), numbers, NOBODY) is numbers
         assert follows.gaps() == {}
 
 
@@ -193,11 +196,11 @@ def test_first_days_of_young_items_are_mixed_with_their_hours() -> None:
     hours: Any = Hours(cast("Any", contexts), StepSums(HOUR_MS, 48), [24, 48])
     days = np.broadcast_to(16.0, (4, 3, 9))
     sums = np.stack([days[:, 0], 2 * days[:, 0], 3 * days[:, 0]], 1)
-    leads = LeadsHours(MIDNIGHT_MS, cast("Any", certain), hours)
+    leads = LeadsHours(MIDNIGHT_MS, hours)
     item_ids = ["old|n", "young|n", "never|n", "unseen|n"]
     # 12 days count three times as much as hours; 28 alone; none seen, or none by the hour: alone.
     numbers = Numbers(days, sums, [1, 2, 3])
-    found = leads.agreed(item_ids, batch_of([28, 12, 0, 12]), numbers)
+    found = leads.agreed(item_ids, batch_of([28, 12, 0, 12]), numbers, cast("Any", certain))
     assert asked == [([7], MIDNIGHT_MS)]
     assert found.steps_BHW[1, :, 0].tolist() == [14.0, 16.0, 16.0]
     assert found.sums_BKW[1, :, 0].tolist() == [14.0, 28.0, 44.0], "what is missing is carried on"
@@ -209,9 +212,9 @@ def test_first_days_of_young_items_are_mixed_with_their_hours() -> None:
 
 def test_sums_of_days_begin_with_the_first_day_and_are_never_less() -> None:
     """Of what hardly sells, a sum in whole units may be less than a day's own median of .3."""
-    leads = LeadsHours(MIDNIGHT_MS, cast("Any", None), None)
+    leads = LeadsHours(MIDNIGHT_MS, None)
     numbers = Numbers(np.full((1, 2, 9), 0.3), np.zeros((1, 2, 9)), [1, 2])
-    found = leads.agreed(["a|n"], batch_of([28]), numbers)
+    found = leads.agreed(["a|n"], batch_of([28]), numbers, NOBODY)
     assert (found.sums_BKW == 0.3).all() and found.adjustments == {}
 
 

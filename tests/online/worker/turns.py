@@ -17,6 +17,7 @@ from freshet.model.network import QUANTILE_LEVELS
 from freshet.online.adjust.decision import Decisions
 from freshet.online.effects.record import encoded, record_of
 from freshet.online.effects.table import EffectsTable
+from freshet.online.weights.loaded import LoadedWeights, Serving
 from freshet.online.worker import loop, served
 from freshet.online.worker.alarms import Alarms
 from freshet.online.worker.context import UNTAUGHT
@@ -300,14 +301,13 @@ class Turns:
         self.now_ms, self.monotonic_s = CUTOFF_MS + 5, 1_000.0
         self.swap: ModelEvent | None = None
         metrics = WorkerMetrics(self.registry)
-        self.weights = SimpleNamespace(
-            version="v3", sha256="ab", forecaster=FakeForecaster(), fallback=fallback
-        )
+        forecaster: Any = FakeForecaster()
+        self.weights = LoadedWeights("v3", "ab", forecaster, fallback)
         self.membership = membership or FakeMembership()
         self.membership.polled = self._polled
         self.delivery = FakeDelivery(self.journal, "deliver")
         self.commits = FakeCommits(self.journal, self.membership)
-        self.switch = SimpleNamespace(current=self.weights, settle=self._settle)
+        self.switch = SimpleNamespace(current=Serving(self.weights), settle=self._settle)
         self.side_inputs = SimpleNamespace(
             shop=owned.shop,
             caught_up=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import threading
@@ -15,9 +16,19 @@ import pytest
 from typer.testing import CliRunner
 
 from freshet.cli.main import app
-from freshet.online.doctor import examine, line_of
-from freshet.stream.config import KafkaSettings, RedisSettings, Settings, Topics, WindowSettings
-from freshet.stream.errors import ConfigError, WeightsError
+from freshet.model.checkpoint import BASE_WEIGHTS
+from freshet.online.doctor import check_weights, examine, line_of
+from freshet.online.weights.assignment import Assignment
+from freshet.online.weights.registry import BASE, Registry
+from freshet.stream.config import (
+    KafkaSettings,
+    LearnSettings,
+    RedisSettings,
+    Settings,
+    Topics,
+    WindowSettings,
+)
+from freshet.stream.errors import ConfigError, RegistryError, WeightsError
 from freshet.stream.fold.headers import fingerprint
 from freshet.stream.kafka import Cluster
 from freshet.stream.kafka.topics import TopicPlan
@@ -140,6 +151,25 @@ def test_weights_and_horizon_are_looked_at_without_the_library_that_takes_second
     assert said[:2] == ["False", "device ok auto: a GPU where there is one, else the CPU"]
     assert said[2].startswith("weights ok base (") and said[2].endswith(") is whole")
     assert said[3] == "weights problem 2000 steps of 3600000 ms are asked for"
+
+
+def test_of_two_versions_that_serve_both_are_looked_at_and_whom_they_serve(
+    tmp_path: Path,
+) -> None:
+    registry = Registry(tmp_path)
+
+    def build(folder: Path) -> None:
+        shutil.copytree(BASE_WEIGHTS, folder, dirs_exist_ok=True)
+
+    version = registry.add(build, parent=BASE, created_at_ms=0).version
+    registry.serve(Assignment(BASE, version, ("pets", "toys")))
+    settings = Settings(learn=LearnSettings(registry=tmp_path))
+    first, second = (check.message for check in check_weights(settings))
+    assert first.startswith("base (") and first.endswith(") is whole")
+    assert second.startswith(f"{version} (") and second.endswith(") is whole, for pets, toys")
+    (registry.path(version) / "model.safetensors").write_bytes(b"altered")
+    with pytest.raises(RegistryError, match="altered"):
+        list(check_weights(settings))
 
 
 def test_history_that_is_announced_is_missed_until_every_partition_has_it(
