@@ -42,7 +42,7 @@ TABLE_HEAD = "| setting | default | environment | meaning |\n|---|---|---|---|"
 def pages() -> Iterator[tuple[Path, str]]:
     """Every generated file with its text."""
     yield DOCS / "configuration.md", configuration()
-    for kind, record in schemas.RECORDS.items():
+    for kind, record in {**schemas.RECORDS, **schemas.BESIDE}.items():
         yield DOCS / "schemas" / f"{kind}.json", json.dumps(schema(kind, record), indent=2) + "\n"
 
 

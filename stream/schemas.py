@@ -736,9 +736,10 @@ RECORDS: Mapping[str, type[Record]] = {
     "effects": EffectsRecord,
     "owner": OwnerState,
     "decisions": AdjustmentDecision,
-    "calibrations": CalibrationDecision,
     "alerts": Alert,
 }
+BESIDE: Mapping[str, type[Record]] = {"calibrations": CalibrationDecision}
+"""What lies on a topic beside its own records: these on that of decisions."""
 ShopTable = Literal["catalog", "promotions", "inventory", "covariates"]
 SHOP_TABLES: tuple[ShopTable, ...] = ("catalog", "promotions", "inventory", "covariates")
 """The topics that a shop keeps as tables: compacted, the newest record of a key counts."""

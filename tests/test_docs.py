@@ -18,9 +18,10 @@ from docs.generate import pages, schema
 from docs.notebook import FOLDER, notebook
 from freshet.cli.main import app
 from freshet.stream.config import Topics, known_settings
-from freshet.stream.schemas import RECORDS
+from freshet.stream.schemas import BESIDE, RECORDS
 
 ROOT = Path(__file__).parent.parent
+WRITTEN = {**RECORDS, **BESIDE}
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
@@ -128,15 +129,15 @@ def test_the_files_to_begin_with_lie_in_their_rooms() -> None:
             assert (ROOT / room / name).is_file(), f"{room} has no {name}"
 
 
-@pytest.mark.parametrize("kind", RECORDS)
+@pytest.mark.parametrize("kind", WRITTEN)
 def test_a_json_schema_is_valid_and_names_required_fields(kind: str) -> None:
     jsonschema = pytest.importorskip("jsonschema")
-    made = schema(kind, RECORDS[kind])
+    made = schema(kind, WRITTEN[kind])
     jsonschema.Draft202012Validator.check_schema(made)
     required = {
-        field.encode_name for field in msgspec.structs.fields(RECORDS[kind]) if field.required
+        field.encode_name for field in msgspec.structs.fields(WRITTEN[kind]) if field.required
     }
-    definition = made["$defs"][RECORDS[kind].__name__]
+    definition = made["$defs"][WRITTEN[kind].__name__]
     assert set(definition["required"]) == required
 
 

@@ -81,7 +81,7 @@ def test_what_is_not_there_or_was_altered_is_not_promoted(settings: Settings) ->
     (Registry(settings.learn.registry).path(version) / "config.json").write_text("{}")
     with pytest.raises(RegistryError, match="altered"):
         versions.promote(settings, version)
-    assert Registry(settings.learn.registry).champion() == BASE
+    assert str(Registry(settings.learn.registry).champion()) == BASE
 
 
 def forecast(item_id: str) -> Forecast:
