@@ -376,6 +376,9 @@ class LearnSettings(Section):
         0.10, description="Relative loss against the parent at which a promotion is rolled back."
     )
     device: str = "auto"
+    gpu_memory_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.5, description="Of a GPU's memory training takes no more; the rest is the worker's."
+    )
     threads: NotNegative = Field(0, description="As worker.threads, for training.")
     seed: NotNegative = 0
     http_port: NotNegative = 0

@@ -74,6 +74,7 @@ def train(
     """
     from freshet.model.threads import use_threads
     from freshet.model.training.table import train as run
+    from freshet.model.training.together import joined as team_joined
     from freshet.model.training.train import FineTuneSettings
 
     settings = FineTuneSettings.of(
@@ -88,16 +89,18 @@ def train(
         num_seeds=seeds,
     )
     use_threads()
-    found = run(
-        data,
-        table_of(context.params),
-        prediction_length,
-        settings=settings,
-        output=output,
-        base=base,
-        trackers=joined(track),
-    )
-    put(found.as_dict(), json, "\n".join(found.sentences()))
+    with team_joined() as team:
+        found = run(
+            data,
+            table_of(context.params),
+            prediction_length,
+            settings=settings,
+            output=output,
+            base=base,
+            trackers=joined(track),
+        )
+        if team.first:
+            put(found.as_dict(), json, "\n".join(found.sentences()))
 
 
 def pretrain(
@@ -123,17 +126,17 @@ def pretrain(
     from freshet.model.threads import use_threads
     from freshet.model.training.pretrain import pretrain as run
     from freshet.model.training.run import PretrainSettings
+    from freshet.model.training.together import joined as team_joined
 
     use_threads(threads)
-    run(
-        PretrainSettings(
-            output=output,
-            size=size,
-            steps=steps,
-            batch_size=batch_size,
-            minutes=minutes,
-            seed=seed,
-            device=device,
-        ),
-        joined(track),
+    settings = PretrainSettings(
+        output=output,
+        size=size,
+        steps=steps,
+        batch_size=batch_size,
+        minutes=minutes,
+        seed=seed,
+        device=device,
     )
+    with team_joined():
+        run(settings, joined(track))

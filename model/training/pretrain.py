@@ -12,6 +12,7 @@ from torch import Tensor
 from freshet.model.batch import Batch
 from freshet.model.training.run import Pretraining, PretrainSettings, learning_rate_at
 from freshet.model.training.skill import held_out, skill
+from freshet.model.training.together import team
 from freshet.model.weights import save_weights
 
 
@@ -31,12 +32,12 @@ def reports(
     run = Pretraining(settings)
     run.restore()
     batches = held_out(run.config, seed=settings.seed, device=run.device)
-    started = saved = time.monotonic()
+    started = saved = team().agreed(time.monotonic(), run.device)
     wall_before, losses = run.wall_s, []
     while run.step < settings.steps:
         losses.append(run.advance())
         advanced(run.step, losses[-1])
-        now = time.monotonic()
+        now = team().agreed(time.monotonic(), run.device)
         run.wall_s = wall_before + now - started
         if now - saved > settings.checkpoint_every_s:
             run.save()
@@ -47,7 +48,8 @@ def reports(
         if settings.minutes is not None and now - started > 60.0 * settings.minutes:
             break
     run.save()
-    save_weights(run.averaged(), settings.output / "weights", card=_card(run))
+    if team().first:
+        save_weights(run.averaged(), settings.output / "weights", card=_card(run))
 
 
 def _report(
@@ -82,7 +84,12 @@ def pretrain(settings: PretrainSettings, trackers: Sequence[str] = ()) -> None:
 
     A terminal gets a progress bar on standard error, and TensorBoard its scalars in the folder,
     where it is installed; so do the trackers of `freshet.model.training.watch` that are named.
+    Of several processes the first one speaks and writes.
     """
+    if not team().first:
+        for _ in reports(settings):
+            pass
+        return
     from freshet.model.training.watch import Watch, board
     from freshet.stream.bars import progress_bar
 

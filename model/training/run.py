@@ -22,6 +22,7 @@ from freshet.model.devices import pick_device
 from freshet.model.network import FreshetConfig, FreshetNetwork
 from freshet.model.synthetic.mixture import sample
 from freshet.model.training.loss import network_loss
+from freshet.model.training.together import team
 
 # What `--size` names: the weights that ship are of the default one.
 SIZES: dict[str, dict[str, Any]] = {
@@ -113,11 +114,7 @@ class Pretraining:
     def advance(self) -> Tensor:
         """One optimiser step; its loss, on the device. Data depend on seed and step alone."""
         batch, actual_BH = self._next_windows()
-        kind = torch.device(self.device).type
-        with torch.autocast(kind, torch.bfloat16, enabled=self.settings.mixed_precision):
-            output = self.network(*batch.arguments())
-        loss = network_loss(output, actual_BH, self.levels_Q)
-        torch.autograd.backward(loss)
+        loss = team().add_up(list(self.network.parameters()), self._backward(batch, actual_BH))
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate_at(self.step, self.settings)
@@ -125,6 +122,22 @@ class Pretraining:
         self.optimiser.zero_grad(set_to_none=True)
         self.step += 1
         self._update_average()
+        return loss
+
+    def _backward(self, batch: Batch, actual_BH: Tensor) -> Tensor:
+        """Leave the gradients of this process's share of the windows; its part of their loss."""
+        kind = torch.device(self.device).type
+        observed = torch.isfinite(actual_BH).sum()
+        if team().size > 1:
+            index = team().share(len(batch), self.device)
+            if not len(index):
+                return torch.zeros((), device=self.device)
+            batch, actual_BH = batch.rows(index), actual_BH[index]
+        part = torch.isfinite(actual_BH).sum() / observed.clamp(min=1)
+        with torch.autocast(kind, torch.bfloat16, enabled=self.settings.mixed_precision):
+            output = self.network(*batch.arguments())
+        loss = network_loss(output, actual_BH, self.levels_Q) * part
+        torch.autograd.backward(loss)
         return loss.detach()
 
     def _next_windows(self) -> tuple[Batch, Tensor]:
@@ -161,7 +174,12 @@ class Pretraining:
         return network
 
     def save(self) -> None:
-        """Write a checkpoint: tensors first, then by atomic rename the state that names it."""
+        """Write a checkpoint: tensors first, then by atomic rename the state that names it.
+
+        Of several processes the first one does.
+        """
+        if not team().first:
+            return
         folder = self.settings.output
         folder.mkdir(parents=True, exist_ok=True)
         draft = folder / "new.tmp"

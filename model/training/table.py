@@ -6,7 +6,7 @@ Dimensions: N series, T context steps, H horizon steps, B rows of a batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from freshet.model.network import FreshetNetwork
 from freshet.model.tables.ahead import window_ahead
 from freshet.model.tables.panel import Panel, Window
 from freshet.model.tables.table import TableSettings, read_panel
+from freshet.model.training.together import team
 from freshet.model.training.train import Advanced, FineTuneSettings, held_out_loss
 from freshet.model.training.tuned import Tuned, tune_on
 from freshet.model.training.watch import Report, Watch, board
@@ -120,13 +121,14 @@ def train(
         "base": forecaster.sha256,
     }
     facts |= _columns(table) | asdict(settings)
-    with watched(settings, board(output / "runs", trackers, facts)) as (advanced, looked):
+    silent = nullcontext(lambda report: None)
+    shown = team().first
+    scalars = board(output / "runs", trackers, facts) if shown else silent
+    with watched(settings, scalars, shown=shown) as (advanced, looked):
         tuned = learning.tune(forecaster.network, settings, advanced, looked)
-    if tuned.adapter is not None:
-        place = SHIPPED if base is None else str(base.absolute())
-        folder = output / "adapter"
-        write_adapter(tuned.adapter, folder, base=place, base_sha256=forecaster.sha256)
-    save_weights(tuned.network, output, card=card(facts, tuned))
+    if team().first:
+        _write(output, tuned, facts, base=base)
+    team().meet()
     written = verify_weights(output)
     return Trained(
         output,
@@ -139,6 +141,15 @@ def train(
         after=held_out_loss(written.network, *learning.hold_out),
         held_out=tuned.held_out,
     )
+
+
+def _write(output: Path, tuned: Tuned, facts: dict[str, Any], *, base: Path | None) -> None:
+    """The weights, and beside them what low-rank tuning added."""
+    if tuned.adapter is not None:
+        place = SHIPPED if base is None else str(base.absolute())
+        folder = output / "adapter"
+        write_adapter(tuned.adapter, folder, base=place, base_sha256=facts["base"])
+    save_weights(tuned.network, output, card=card(facts, tuned))
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,10 +255,6 @@ def _columns(table: TableSettings) -> dict[str, str]:
 def _sold(panel: Panel, horizon: int, table: TableSettings) -> Window:
     """All of the past up to the last step at which any series has a target."""
     sold = np.flatnonzero(np.isfinite(panel.target_NL).any(0))
-    if not len(sold):
-        raise InvalidInputError(
-            f"column {table.columns.target!r} holds no target at all", hint="name another column"
-        )
     empty_steps = panel.target_NL.shape[1] - 1 - int(sold[-1])
     return window_ahead(_without_end(panel, empty_steps), horizon, table.columns)
 

@@ -15,6 +15,7 @@ from freshet.model.batch import Batch
 from freshet.model.network import FreshetNetwork
 from freshet.model.training import lora
 from freshet.model.training.loss import network_loss
+from freshet.model.training.together import team
 from freshet.stream.errors import InvalidInputError
 
 Sampler = Callable[[torch.Generator], tuple[Batch, Tensor]]
@@ -194,7 +195,7 @@ class _Best:
     def enough(self) -> bool:
         """Look once more; True when nothing got better for `patience` looks in a row."""
         self.network.train(mode=False)
-        loss = self.evaluate(self.network)
+        loss = team().agreed(self.evaluate(self.network), self._trained()[0].device)
         self.network.train()
         if loss < self.loss:
             self.loss, self.left = loss, self.patience
@@ -327,25 +328,30 @@ def _step(
     optimiser: torch.optim.Optimizer,
     settings: FineTuneSettings,
 ) -> float:
-    """One update from one draw, in chunks of `batch_size` rows weighted by their observed steps."""
+    """One update from one draw, in chunks of `batch_size` rows weighted by their observed steps.
+
+    Of several processes each computes a share of the rows.
+    """
     device = next(network.parameters()).device
     batch, actual_BH = drawn[0].to(device), drawn[1].to(device)
     observed = int(torch.isfinite(actual_BH).sum())
     if observed == 0:
         return 0.0
-    total = 0.0
+    summed = torch.zeros((), device=device)
     optimiser.zero_grad(set_to_none=True)
-    for index in torch.split(torch.arange(len(batch), device=device), settings.batch_size):
+    mine = team().share(len(batch), device)
+    for index in torch.split(mine, settings.batch_size) if len(mine) else ():
         share = int(torch.isfinite(actual_BH[index]).sum()) / observed
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.mixed_precision):
             loss = _loss(network, batch.rows(index), actual_BH[index]) * share
         torch.autograd.backward(loss)
-        total += float(loss.detach())
+        summed += loss.detach()
+    learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    total = float(team().add_up(learning, summed))
     if not total < float("inf"):
         raise InvalidInputError(
             f"the fine-tuning loss became {total}", hint="lower the learning rate"
         )
-    learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
     torch.nn.utils.clip_grad_norm_(learning, settings.gradient_norm_max)
     optimiser.step()
     return total

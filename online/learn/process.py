@@ -8,7 +8,7 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
-from freshet.model.devices import pick_device
+from freshet.model.devices import pick_device, take_at_most
 from freshet.model.text import encode_texts
 from freshet.model.threads import use_threads
 from freshet.online.effects.table import EffectsTable
@@ -71,7 +71,7 @@ def run(settings: Settings) -> None:
 def _run(settings: Settings, stop: Stop) -> None:
     os.nice(NICENESS)
     use_threads(settings.learn.threads)
-    pick_device(settings.learn.device)
+    take_at_most(pick_device(settings.learn.device), settings.learn.gpu_memory_share)
     ensure_topics(settings, live=True)
     client = connect(settings.redis)
     clock = open_clock(client)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from uuid import uuid4
 
+from freshet.model.devices import go_first
 from freshet.model.threads import use_threads
 from freshet.online.effects.table import EffectsTable
 from freshet.online.weights.swap import open_switch
@@ -108,6 +109,7 @@ def open_worker(settings: Settings) -> Worker:
     port = serve_http(wanted_port, health.live, health.ready, registry=registry, host=host)
     serving = switch.current
     device = str(serving.default.forecaster.device)
+    go_first(device)
     version = str(serving.assignment)
     log.info("started", version=version, device=device, threads=threads, http_port=port)
     return worker

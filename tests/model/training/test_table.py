@@ -156,7 +156,7 @@ def test_the_loss_told_is_that_of_the_weights_as_written(
 def test_tables_too_short_to_learn_from_are_refused(tmp_path: Path, base: Path, days: int) -> None:
     with pytest.raises(InvalidInputError, match="no series is long enough"):
         train(sales(days), TABLE, 7, settings=SETTINGS, output=tmp_path / "tuned", base=base)
-    with pytest.raises(InvalidInputError, match="no target at all"):
+    with pytest.raises(InvalidInputError, match="no row has a value in the target column"):
         train(
             sales().assign(sold=np.nan),
             TABLE,
