@@ -143,7 +143,7 @@ def known_ahead(
     _tell_unused(named_R, used_R, len(panel) * horizon - cells)
     frame, row_R, step_R = frame[used_R], row_R[used_R], step_R[used_R]
     values = encode.covariates(frame, given, panel.categories)
-    _tell_strange(frame, given, panel.categories)
+    _tell_strange(frame, given, panel)
     _refuse_two_stories(frame, row_R * horizon + step_R, values, columns)
     for index, name in enumerate(panel.known_names):
         if name in values:
@@ -263,13 +263,15 @@ def _tell_unused(named_R: Bools, used_R: Bools, uncovered: int) -> None:
         )
 
 
-def _tell_strange(frame: pd.DataFrame, given: list[str], known: encode.Categories) -> None:
+def _tell_strange(frame: pd.DataFrame, given: list[str], panel: Panel) -> None:
     """Warn of texts that the past does not have; refuse those that are written otherwise there.
 
-    Where the past has more texts than are told apart, nobody knows.
+    Also refused is a column none of whose texts ahead is one of the past, where every step of the
+    past has one: a new kind of event may come, another spelling of all steps is a mistake. Where
+    the past has more texts than are told apart, nobody knows.
     """
     for name in given:
-        seen = known.get(name, ())
+        seen = panel.categories.get(name, ())
         texts = frame[name].dropna().astype(str)
         strange = texts[~texts.isin(seen)]
         if not len(strange) or not seen or len(seen) == encode.MAX_CATEGORIES:
@@ -279,9 +281,16 @@ def _tell_strange(frame: pd.DataFrame, given: list[str], known: encode.Categorie
             f"the table's values ({', '.join(map(repr, seen))})"
         )
         alike = {_folded(text) for text in seen}
-        if any(_folded(text) in alike for text in strange.unique()):
+        other_spelling = len(strange) == len(texts) and _always_told(panel, f"{name}={seen[0]}")
+        if other_spelling or any(_folded(text) in alike for text in strange.unique()):
             raise InvalidInputError(message, hint="write values alike in both")
         tell(f"{message}: {len(strange)} of {len(texts)} such count as none of them")
+
+
+def _always_told(panel: Panel, column: str) -> bool:
+    """Whether a known column has a value wherever something was sold."""
+    values_NL = panel.known_NLK[:, :, panel.known_names.index(column)]
+    return bool(np.isfinite(values_NL[np.isfinite(panel.target_NL)]).all())
 
 
 def _folded(text: str) -> str:

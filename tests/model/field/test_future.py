@@ -124,3 +124,13 @@ def test_a_text_that_was_never_seen_is_none_of_those_that_were_and_is_told(forec
     future.loc[2:, "promo"] = "perhaps"
     with pytest.warns(TableWarning, match=r"'perhaps' .*: 5 of 7 such count as none of them"):
         medians(forecaster, frame, future)
+
+
+def test_flags_that_were_words_before_are_refused_and_a_new_event_is_told(forecaster) -> None:
+    frame = worded(promoted())
+    flags = ahead_of(promoted()).assign(promo=True)
+    with pytest.raises(InvalidInputError, match=r"'True' in column 'promo' .* write values alike"):
+        medians(forecaster, frame, flags)
+    rare = frame.assign(promo=frame.promo.where(frame.promo == "yes"))
+    with pytest.warns(TableWarning, match="'True' .*: 7 of 7 such count as none of them"):
+        medians(forecaster, rare, flags)
