@@ -111,7 +111,7 @@ class Demand:
         for place, column in enumerate(self.columns):
             values_NS = window.known_NSK[:, :, column]
             if self.relative[place]:
-                features.append(_off_usual(values_NS, window.context_length))
+                features.append(off_usual(values_NS, window.context_length))
                 continue
             filled_NS = np.where(np.isnan(values_NS), self.mean_C[place], values_NS)
             inside_NS = filled_NS.clip(self.low_C[place], self.high_C[place])
@@ -178,7 +178,7 @@ def _log(values: Floats) -> Floats:
     return np.where(above, np.log(np.where(above, values, 1.0)), np.nan)
 
 
-def _off_usual(values_NS: Floats, context: int) -> Floats:
+def off_usual(values_NS: Floats, context: int) -> Floats:
     """The logarithm of values less that of each series' usual one, its median before the cutoff.
 
     0 where either is missing.

@@ -84,7 +84,7 @@ class _Seen(NamedTuple):
         level_N = sold_N / ((memory_NT * self.usual_NT).sum(1) + LEVEL_STEPS)
         return np.asarray(np.maximum(level_N, LEAST_LEVEL))
 
-    def chance(self, level_N: Floats) -> tuple[Floats, Floats]:
+    def beyond(self, level_N: Floats) -> tuple[Floats, Floats]:
         """Sums of squared differences beyond Poisson's, and of squared expectations: [N] each.
 
         Weighted so that large weeks do not decide alone: their ratio is the chance.
@@ -93,6 +93,13 @@ class _Seen(NamedTuple):
         weight_NT = 1.0 / (1.0 + expected_NT / 2.0) ** 2
         beyond_NT = weight_NT * ((self.sold_NT - expected_NT) ** 2 - expected_NT)
         return beyond_NT.sum(1), (weight_NT * expected_NT**2).sum(1)
+
+    def chance(self, level_N: Floats, shared: float) -> Floats:
+        """Variance over the square of what is expected, leaning on that of all series: [N]."""
+        beyond_N, expected_N = self.beyond(level_N)
+        leaning_N = CHANCE_STEPS * expected_N / np.maximum(self.seen_NT.sum(1), 1)
+        both_N = np.maximum(expected_N + leaning_N, 1e-9)
+        return np.asarray(np.clip((beyond_N + leaning_N * shared) / both_N, *CHANCES))
 
 
 def find_second(window: Window, closed_NS: Bools) -> Second | None:
@@ -103,7 +110,7 @@ def find_second(window: Window, closed_NS: Bools) -> Second | None:
     if demand is None:
         return None
     seen = _Seen.of(window, closed_NS, np.exp(demand.effects(window, closed_NS)))
-    beyond_N, expected_N = seen.chance(seen.level())
+    beyond_N, expected_N = seen.beyond(seen.level())
     chance = beyond_N.sum() / max(expected_N.sum(), 1e-9)
     return Second(demand, float(np.clip(chance, *CHANCES)))
 
@@ -121,28 +128,29 @@ def second_forecast(
     """
     if second is None:
         return None
-    T = window.context_length
     usual_NS = np.exp(second.demand.effects(window, closed_NS))
     seen = _Seen.of(window, closed_NS, usual_NS)
     level_N = seen.level()
-    beyond_N, expected_N = seen.chance(level_N)
-    count_N = seen.seen_NT.sum(1)
-    pooled_N = CHANCE_STEPS * expected_N / np.maximum(count_N, 1)
-    chance_N = (beyond_N + pooled_N * second.chance) / np.maximum(expected_N + pooled_N, 1e-9)
-    chance_N = chance_N.clip(*CHANCES)
+    chance_N = seen.chance(level_N, second.chance)
     noise_N = chance_N + 1.0 / level_N
     # A mean of so many steps, the older ones counting less, knows the level that well.
     memory_NT = seen.memory()
     unsure_N = noise_N * (memory_NT**2).sum(1) / (memory_NT.sum(1) + LEVEL_STEPS) ** 2
+    shape_N = 1.0 / np.maximum(unsure_N, 1e-6)
     ones_N1 = np.ones((len(window), 1))
-    shape_N1 = 1.0 / np.maximum(unsure_N, 1e-6)[:, None]
-    levels = Levels(ones_N1, shape_N1, level_N[:, None], 1.0 / chance_N)
-    usual_NH = np.where(closed_NS[:, T:], 0.0, usual_NS[:, T:])
+    levels = Levels(ones_N1, shape_N[:, None], level_N[:, None], 1.0 / chance_N)
+    ahead = slice(window.context_length, None)
+    usual_NH = np.where(closed_NS[:, ahead], 0.0, usual_NS[:, ahead])
+    count_N = seen.seen_NT.sum(1)
+    share_N = MOST * noise_N / (noise_N + NOISY) * LONG_WEEKS / (LONG_WEEKS + count_N)
+    return Opinion(np.where(count_N > 0, share_N, 0.0), _told(levels, usual_NH, counts_N))
+
+
+def _told(levels: Levels, usual_NH: Floats, counts_N: Bools) -> Floats:
+    """Quantiles of each step, whole ones of what is counted, 0 where nothing can sell."""
     found_NHQ = quantiles_of(levels, usual_NH, np.array(QUANTILE_LEVELS))
     whole_NHQ = np.where(counts_N[:, None, None], np.ceil(found_NHQ - 1e-6), found_NHQ)
-    whole_NHQ = np.where(usual_NH[..., None] > 0, np.maximum(whole_NHQ, 0.0), 0.0)
-    share_N = MOST * noise_N / (noise_N + NOISY) * LONG_WEEKS / (LONG_WEEKS + count_N)
-    return Opinion(np.where(count_N > 0, share_N, 0.0), whole_NHQ)
+    return np.where(usual_NH[..., None] > 0, np.maximum(whole_NHQ, 0.0), 0.0)
 
 
 def beside(siblings: Newcomers | None, opinion: Opinion | None) -> Newcomers | None:
