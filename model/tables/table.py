@@ -13,6 +13,7 @@ import numpy as np
 
 from freshet.model.tables import encode
 from freshet.model.tables.calendar import resolution_ms, season_length
+from freshet.model.tables.cells import Cells, cells_of, refuse_duplicates, scatter
 from freshet.model.tables.files import PLAIN, need, read_table
 from freshet.model.tables.frequency import frequency_of
 from freshet.model.tables.grid import Grid
@@ -33,8 +34,6 @@ from freshet.stream.files.times import WRITE_TIMES, Times, times_of, unreadable
 
 if TYPE_CHECKING:
     import pandas as pd
-
-MAX_CELLS = 200_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +97,6 @@ class TableSettings:
     def one_end(self) -> bool:
         """Whether all series end together."""
         return (self.end or ("common" if self.missing == "zero" else "own")) == "common"
-
-
-class _Cells(NamedTuple):
-    """Where each row of the table goes in a flat [N, L] array."""
-
-    flat_R: Ints
-    shape: tuple[int, int]
-    aggregate: str | None
 
 
 class Rows(NamedTuple):
@@ -187,10 +178,10 @@ def panel_of(rows: Rows, settings: TableSettings) -> Panel:
     if settings.one_end:
         last_N = np.full_like(last_N, last_N.max())
     length_N = last_N - first_N + 1
-    cells = _cells(rows.step_R, items.code_R, last_N, length_N, settings.aggregate)
+    cells = cells_of(rows.step_R, items.code_R, last_N, length_N, settings.aggregate)
     if settings.aggregate is None:
-        _refuse_duplicates(cells, frame, columns)
-    target_NL = _scatter(rows.target_R, cells, settings.aggregate)
+        refuse_duplicates(cells, frame, columns.all())
+    target_NL = scatter(rows.target_R, cells, settings.aggregate)
     # Counted from each series' own end: 0 is its last step, and before its first lies padding.
     L = target_NL.shape[1]
     place_L = np.arange(1 - L, 1)
@@ -316,70 +307,16 @@ def _spans(step_R: Ints, code_R: Ints, num: int) -> tuple[Ints, Ints]:
     return first_N, last_N
 
 
-def _cells(
-    step_R: Ints, code_R: Ints, last_N: Ints, length_N: Ints, aggregate: str | None
-) -> _Cells:
-    """The cell of each row: one line a series, all of them ending in the last column."""
-    longest = int(length_N.max())
-    if len(last_N) * longest > MAX_CELLS:
-        raise InvalidInputError(
-            f"{len(last_N)} series of up to {longest} steps are more than the {MAX_CELLS:,} "
-            "cells that fit",
-            hint="check the frequency and the times, or choose fewer series",
-        )
-    column_R = longest - 1 - (last_N[code_R] - step_R)
-    flat_R = code_R * longest + column_R
-    return _Cells(flat_R, (len(last_N), longest), aggregate)
-
-
-def _refuse_duplicates(cells: _Cells, frame: pd.DataFrame, columns: Columns) -> None:
-    """Raise InvalidInputError, naming the first row whose cell another row has."""
-    taken = np.zeros(cells.shape[0] * cells.shape[1], bool)
-    taken[cells.flat_R] = True
-    if int(taken.sum()) == len(cells.flat_R):
-        return
-    _, first = np.unique(cells.flat_R, return_index=True)
-    first_R = np.zeros(len(cells.flat_R), bool)
-    first_R[first] = True
-    second = int(np.argmin(first_R))
-    row = frame.iloc[second]
-    pair = frame[cells.flat_R == cells.flat_R[second]][:2]
-    others = [name for name in frame.columns if name not in columns.all()]
-    differ = [repr(name) for name in others if pair[name].astype(str).nunique() > 1]
-    apart = f" (rows differ in {', '.join(differ)})" if differ else ""
-    raise InvalidInputError(
-        f"item {row[columns.item_id]!r} has more than one row for the step of "
-        f"{row[columns.time]}{apart}",
-        hint="combine them with aggregate= (--aggregate) sum or mean, choose a finer frequency, or "
-        "make an item's name of several columns",
-    )
-
-
-def _scatter(values_R: Floats, cells: _Cells, how: str | None) -> Floats:
-    """Values at their cells, NaN elsewhere: [N, L]. Missing values add nothing to a sum or mean."""
-    size = cells.shape[0] * cells.shape[1]
-    if how is None:
-        found = np.full(size, np.nan)
-        found[cells.flat_R] = values_R
-        return found.reshape(cells.shape)
-    seen_R = np.isfinite(values_R)
-    count = np.bincount(cells.flat_R[seen_R], minlength=size)
-    found = np.bincount(cells.flat_R[seen_R], weights=values_R[seen_R], minlength=size)
-    if how == "mean":
-        found = found / np.maximum(count, 1)
-    return np.where(count > 0, found, np.nan).reshape(cells.shape)
-
-
 def _covariates(
     frame: pd.DataFrame,
     columns: tuple[str, ...],
     categories: encode.Categories,
-    cells: _Cells,
+    cells: Cells,
     odd: Oddities,
 ) -> tuple[tuple[str, ...], Floats]:
     """Names and values [N, L, K] of covariate columns; several rows of a step are averaged."""
     values = encode.covariates(frame, columns, categories, odd)
     found_NLK = np.full((*cells.shape, len(values)), np.nan)
     for index, values_R in enumerate(values.values()):
-        found_NLK[:, :, index] = _scatter(values_R, cells, cells.aggregate and "mean")
+        found_NLK[:, :, index] = scatter(values_R, cells, cells.aggregate and "mean")
     return tuple(values), found_NLK

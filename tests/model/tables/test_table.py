@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from freshet.model.backtest.compare import LEVELS, BacktestSettings, backtest, make
-from freshet.model.tables import table as table_module
+from freshet.model.tables import cells as cells_module
 from freshet.model.tables.ahead import known_ahead, times_ahead, window_ahead
 from freshet.model.tables.files import read_table
 from freshet.model.tables.panel import Rolling
@@ -278,10 +278,10 @@ def test_series_are_sorted_by_their_names_as_text_however_their_items_are_kept()
 def test_a_target_of_zero_and_a_grid_that_just_fits_are_taken(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(table_module, "MAX_CELLS", 10)
+    monkeypatch.setattr(cells_module, "MAX_CELLS", 10)
     table = long_table(items=2, days=5).assign(sold=0.0)
     assert (read_panel(table, DAILY).target_NL == 0.0).all()
-    monkeypatch.setattr(table_module, "MAX_CELLS", 9)
+    monkeypatch.setattr(cells_module, "MAX_CELLS", 9)
     with pytest.raises(InvalidInputError, match="2 series of up to 5 steps are more than the 9"):
         read_panel(table, DAILY)
 
