@@ -1,6 +1,6 @@
 """What base weights' 80 % intervals hold, and what is gained by serving other levels of theirs.
 
-Shops by the hour as in `bench.base_scores`, six weeks each: every hour is a cutoff, and what is
+Shops by the hour as in `bench.base_scores`, seven weeks each: every hour is a cutoff, and what is
 scored of a bucket are the forecasts made 1, 3, 6, 12 and 24 hours before its end. Day after day
 maps are learnt and chosen by the owner's own code, and what is forecast from the fourth hour of the
 next day on is served by them; the first two weeks are not reported. Coverage is that of PITs which
@@ -39,7 +39,7 @@ from freshet.online.owner.calibrating import VOLUMES
 from freshet.stream.arrays import Bools, Floats, Ints, Singles
 
 CACHE = Path("build/calibration")
-WEEKS, WEEK, DAY = 6, 7 * 24, 24
+WEEKS, WEEK, DAY = 7, 7 * 24, 24
 WEEKS_BACK = 12  # from the last hour that is known, the first of them begins
 SOURCES = NAMES[:4]
 CHOSEN = ("online_retail", "demo_1")
