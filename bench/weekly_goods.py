@@ -153,6 +153,9 @@ class Learner:
         self.effect_NS = elasticities(window, self.told_NSK)
         self.log_NT = np.log1p(window.target_NT)
         self.plain_NT = self.log_NT - self.effect_NS[:, :T]
+        # A week that is missing sold what weeks sell, as far as features know.
+        usual_N1 = np.nanmean(self.plain_NT, 1, keepdims=True)
+        self.plain_NT = np.where(np.isfinite(self.plain_NT), self.plain_NT, usual_N1)
         texts = [values for values in window.static.values() if values.dtype == object]
         self.codes = [np.unique(one.astype(str), return_inverse=True)[1] for one in texts]
 
