@@ -50,9 +50,12 @@ class _Told(NamedTuple):
 
     def left(self, slope_NK: Floats) -> Floats:
         """The sum of squares that slopes leave over: [N]."""
+        # |y - X b|^2 = y'y - 2 b'X'y + b'X'X b, so that sums alone are enough.
         explained_N = 2.0 * np.einsum("nk,nk->n", self.products_NK, slope_NK)
         bent_NK = np.einsum("nkl,nl->nk", self.squares_NKK, slope_NK)
-        left_N = self.square_N - explained_N + np.einsum("nk,nk->n", slope_NK, bent_NK)
+        bent_N = np.einsum("nk,nk->n", slope_NK, bent_NK)
+        left_N = self.square_N - explained_N + bent_N
+        # Rounding may leave a little less than nothing.
         return np.asarray(np.maximum(left_N, 0.0))
 
 
@@ -96,13 +99,16 @@ class Demand:
         features_NSK = self._features(window)
         told, mean_N1K = _sums(features_NSK, window, closed_NS)
         slope_NK = self._own(told)
-        effect_NS = np.einsum("nsk,nk->ns", features_NSK - mean_N1K, slope_NK)
+        centred_NSK = features_NSK - mean_N1K
+        effect_NS = np.einsum("nsk,nk->ns", centred_NSK, slope_NK)
+        # What was never seen is not believed: a line goes on, and demand does not.
         return np.asarray(np.clip(effect_NS, self.least, self.most))
 
     def _own(self, told: _Told) -> Floats:
         """The slopes of each series: [N, K]."""
         shared_NK = np.broadcast_to(self.slope_K, told.products_NK.shape)
-        own_NK, _ = _posterior(told, shared_NK, self.spread_K, _noise(told, shared_NK, self.noise))
+        noise_N = _noise(told, shared_NK, self.noise)
+        own_NK, _ = _posterior(told, shared_NK, self.spread_K, noise_N)
         return shared_NK + own_NK
 
     def _features(self, window: Window) -> Floats:
@@ -112,14 +118,31 @@ class Demand:
             values_NS = window.known_NSK[:, :, column]
             if self.relative[place]:
                 features.append(off_usual(values_NS, window.context_length))
-                continue
-            filled_NS = np.where(np.isnan(values_NS), self.mean_C[place], values_NS)
-            inside_NS = filled_NS.clip(self.low_C[place], self.high_C[place])
-            place_NS = (inside_NS - self.low_C[place]) / (self.high_C[place] - self.low_C[place])
-            # The first day of a week on promotion does more than its seventh.
-            bent_NS = np.log(0.1 + place_NS)
-            features += [place_NS, bent_NS, np.hstack([place_NS[:, :1], place_NS[:, :-1]])]
+            else:
+                features.extend(self._placed(values_NS, place))
         return np.stack(features, -1)
+
+    def _placed(self, values_NS: Floats, place: int) -> list[Floats]:
+        """The three features of a column that is no price."""
+        low, high = self.low_C[place], self.high_C[place]
+        filled_NS = np.where(np.isnan(values_NS), self.mean_C[place], values_NS)
+        inside_NS = filled_NS.clip(low, high)
+        place_NS = (inside_NS - low) / (high - low)
+        # The first day of a week on promotion does more than its seventh.
+        bent_NS = np.log(0.1 + place_NS)
+        # What was before the first step nobody knows: it is taken to be as that.
+        before_NS = np.hstack([place_NS[:, :1], place_NS[:, :-1]])
+        return [place_NS, bent_NS, before_NS]
+
+
+class _Range(NamedTuple):
+    """Where a column was seen: its number, whether it is a price or the like, and its values."""
+
+    column: int
+    relative: bool
+    low: float
+    high: float
+    mean: float
 
 
 def fit_demand(window: Window, closed_NS: Bools) -> Demand | None:
@@ -131,51 +154,75 @@ def fit_demand(window: Window, closed_NS: Bools) -> Demand | None:
         window: the past to learn from, by weeks.
         closed_NS: steps that cannot sell.
     """
-    every = slice(None, None, -(-max(len(window), 1) // MAX_SERIES))
+    step = -(-max(len(window), 1) // MAX_SERIES)
+    every = slice(None, None, step)
     window, closed_NS = window.rows(every), closed_NS[every]
-    T = window.context_length
-    seen_NT = np.isfinite(window.target_NT) & ~closed_NS[:, :T]
-    demand = _ranges(window, seen_NT)
-    if seen_NT.sum() < FEWEST_STEPS or not demand.columns:
+    seen_NT = _seen(window, closed_NS)
+    ranges = _ranges(window, seen_NT)
+    if seen_NT.sum() < FEWEST_STEPS or not ranges:
         return None
+    demand = _unfitted(ranges)
     told, _ = _sums(demand._features(window), window, closed_NS)
     demand = _fitted(demand, told)
-    seen_effects = demand.effects(window, closed_NS)[:, :T][seen_NT]
+    effect_NS = demand.effects(window, closed_NS)
+    seen_effects = effect_NS[:, : window.context_length][seen_NT]
     return replace(demand, least=float(seen_effects.min()), most=float(seen_effects.max()))
 
 
-def _ranges(window: Window, seen_NT: Bools) -> Demand:
+def _seen(window: Window, closed_NS: Bools) -> Bools:
+    """Steps before the cutoff that could sell, and of which it is known what they sold: [N, T]."""
+    open_NT = ~closed_NS[:, : window.context_length]
+    return np.isfinite(window.target_NT) & open_NT
+
+
+def _ranges(window: Window, seen_NT: Bools) -> list[_Range]:
     """The columns that vary, the strongest first, and where they were seen."""
     T = window.context_length
-    found: list[tuple[int, bool, float, float, float]] = []
+    found: list[_Range] = []
     for column in strongest(window, list(range(window.known_NSK.shape[2]))):
         values_NT = window.known_NSK[:, :T, column]
         values = values_NT[seen_NT & np.isfinite(values_NT)]
         if len(values) and np.ptp(values) > 0:
-            span = (float(values.min()), float(values.max()), float(values.mean()))
-            found.append((column, _differ_between(values_NT), *span))
-    found = found[:MAX_COLUMNS]
-    low_C, high_C, mean_C = np.array([one[2:] for one in found]).reshape(-1, 3).T
-    relative = tuple(one[1] for one in found)
-    nothing_K = np.zeros(3 * len(found) - 2 * sum(relative))
-    columns = tuple(one[0] for one in found)
-    return Demand(columns, relative, low_C, high_C, mean_C, nothing_K, nothing_K)
+            relative = _differ_between(values_NT)
+            low, high = float(values.min()), float(values.max())
+            found.append(_Range(column, relative, low, high, float(values.mean())))
+    return found[:MAX_COLUMNS]
+
+
+def _unfitted(ranges: list[_Range]) -> Demand:
+    """Columns whose slopes nobody has asked for yet."""
+    num_features = sum(1 if one.relative else 3 for one in ranges)
+    nothing_K = np.zeros(num_features)
+    return Demand(
+        columns=tuple(one.column for one in ranges),
+        relative=tuple(one.relative for one in ranges),
+        low_C=np.array([one.low for one in ranges]),
+        high_C=np.array([one.high for one in ranges]),
+        mean_C=np.array([one.mean for one in ranges]),
+        slope_K=nothing_K,
+        spread_K=nothing_K,
+    )
 
 
 def _differ_between(values_NT: Floats) -> bool:
     """Whether numbers, nearly all above 0, differ more between series than within them."""
     log_NT = _log(values_NT)
-    if np.isfinite(log_NT).sum() < 0.99 * np.isfinite(values_NT).sum():
+    num_above = np.isfinite(log_NT).sum()
+    if num_above < 0.99 * np.isfinite(values_NT).sum():
         return False
-    there_NT = log_NT[np.isfinite(log_NT).any(1)]
+    known_N = np.isfinite(log_NT).any(1)
+    there_NT = log_NT[known_N]
     usual_N1 = np.nanmedian(there_NT, 1, keepdims=True)
-    return bool(usual_N1.var() > np.nanmean((there_NT - usual_N1) ** 2))
+    within = np.nanmean((there_NT - usual_N1) ** 2)
+    return bool(usual_N1.var() > within)
 
 
 def _log(values: Floats) -> Floats:
     """Logarithms; NaN of what is missing, 0 or less."""
     above = values > 0
-    return np.where(above, np.log(np.where(above, values, 1.0)), np.nan)
+    # A stand-in for the others, of which numpy would warn.
+    safe = np.where(above, values, 1.0)
+    return np.where(above, np.log(safe), np.nan)
 
 
 def off_usual(values_NS: Floats, context: int) -> Floats:
@@ -184,10 +231,12 @@ def off_usual(values_NS: Floats, context: int) -> Floats:
     0 where either is missing.
     """
     log_NS = _log(values_NS)
-    known_N = np.logical_or.reduce(np.isfinite(log_NS[:, :context]), 1)
+    past_NT = log_NS[:, :context]
+    known_N = np.logical_or.reduce(np.isfinite(past_NT), 1)
     usual_N1 = np.zeros((len(log_NS), 1))
-    usual_N1[known_N] = np.nanmedian(log_NS[known_N, :context], 1, keepdims=True)
-    off_NS = np.where(known_N[:, None], np.nan_to_num(log_NS - usual_N1), 0.0)
+    usual_N1[known_N] = np.nanmedian(past_NT[known_N], 1, keepdims=True)
+    off_NS = np.nan_to_num(log_NS - usual_N1)
+    off_NS = np.where(known_N[:, None], off_NS, 0.0)
     return off_NS.clip(-RATIO_MAX, RATIO_MAX)
 
 
@@ -197,40 +246,53 @@ def _sums(features_NSK: Floats, window: Window, closed_NS: Bools) -> tuple[_Told
     Sales are seen on the scale of arcsinh(y / unit), as by the network. A series that sells once in
     a while shows a part of an effect there, so its features count by that part.
     """
-    T = window.context_length
-    seen_NT = np.isfinite(window.target_NT) & ~closed_NS[:, :T]
+    seen_NT = _seen(window, closed_NS)
     count_N = seen_NT.sum(1).astype(np.float64)
-    mean_N = np.where(seen_NT, window.target_NT, 0.0).sum(1) / np.maximum(count_N, 1.0)
-    unit_N = np.maximum(UNIT_SHARE * mean_N, 1.0)
-    arc_NT = np.where(seen_NT, np.arcsinh(window.target_NT / unit_N[:, None]), 0.0)
-    arc_NT = np.where(seen_NT, arc_NT - _mean(arc_NT, count_N), 0.0)
-    past_NTK = np.where(seen_NT[..., None], features_NSK[:, :T], 0.0)
+    arc_NT, shown_N = _arcs(window.target_NT, seen_NT, count_N)
+    seen_NT1 = seen_NT[..., None]
+    past_NTK = np.where(seen_NT1, features_NSK[:, : window.context_length], 0.0)
     mean_N1K = _mean(past_NTK, count_N)
+    # Both sides are centred on each series' mean, which is what stands for its level.
+    off_NTK = np.where(seen_NT1, past_NTK - mean_N1K, 0.0)
+    off_NTK = off_NTK * shown_N[:, None, None]
+    squares_NKK = off_NTK.mT @ off_NTK
+    products_NK = (off_NTK.mT @ arc_NT[..., None])[..., 0]
+    square_N = np.einsum("nt,nt->n", arc_NT, arc_NT)
+    return _Told(squares_NKK, products_NK, square_N, count_N), mean_N1K
+
+
+def _arcs(target_NT: Floats, seen_NT: Bools, count_N: Floats) -> tuple[Floats, Floats]:
+    """Sales off their mean on the scale of arcsinh, and how much of an effect shows there: [N]."""
+    sold_NT = np.where(seen_NT, target_NT, 0.0)
+    mean_N = sold_NT.sum(1) / np.maximum(count_N, 1.0)
+    unit_N = np.maximum(UNIT_SHARE * mean_N, 1.0)
+    arc_NT = np.arcsinh(target_NT / unit_N[:, None])
+    arc_NT = np.where(seen_NT, arc_NT, 0.0)
+    off_NT = np.where(seen_NT, arc_NT - _mean(arc_NT, count_N), 0.0)
     # The derivative of arcsinh by the logarithm, at the mean.
-    shown_N = (mean_N / unit_N) / np.hypot(1.0, mean_N / unit_N)
-    off_NTK = np.where(seen_NT[..., None], past_NTK - mean_N1K, 0.0) * shown_N[:, None, None]
-    told = _Told(
-        off_NTK.mT @ off_NTK,
-        (off_NTK.mT @ arc_NT[..., None])[..., 0],
-        np.einsum("nt,nt->n", arc_NT, arc_NT),
-        count_N,
-    )
-    return told, mean_N1K
+    ratio_N = mean_N / unit_N
+    shown_N = ratio_N / np.hypot(1.0, ratio_N)
+    return off_NT, shown_N
 
 
 def _mean(values: Floats, count_N: Floats) -> Floats:
     """Means over steps, of which those that do not count are 0."""
     sums = values.sum(1, keepdims=True)
-    mean: Floats = sums / np.maximum(count_N, 1.0).reshape(-1, *[1] * (values.ndim - 1))
+    each = [1] * (values.ndim - 1)
+    counts = np.maximum(count_N, 1.0).reshape(-1, *each)
+    mean: Floats = sums / counts
     return mean
 
 
 def _fitted(demand: Demand, told: _Told) -> Demand:
     """Slopes of all series and how series differ, by expectation and maximisation."""
     steps = told.count_N.sum()
-    feature_K = np.maximum(np.einsum("nkk->k", told.squares_NKK) / steps, LEAST_SPREAD)
+    feature_K = np.einsum("nkk->k", told.squares_NKK) / steps
+    feature_K = np.maximum(feature_K, LEAST_SPREAD)
     ridge_KK = np.diag(RIDGE * feature_K)
-    slope_K = np.linalg.solve(told.squares_NKK.sum(0) + ridge_KK, told.products_NK.sum(0))
+    # The passes begin where all series are one, of one noise.
+    squares_KK = told.squares_NKK.sum(0) + ridge_KK
+    slope_K = np.linalg.solve(squares_KK, told.products_NK.sum(0))
     shared_NK = np.broadcast_to(slope_K, told.products_NK.shape)
     noise = max(float(told.left(shared_NK).sum() / steps), LEAST_NOISE)
     spread_K = FIRST_SPREAD / feature_K
@@ -241,12 +303,18 @@ def _fitted(demand: Demand, told: _Told) -> Demand:
         # A slope's own square and what is not known of it: what series differ by on average.
         squares_NK = own_NK**2 + np.einsum("nkk->nk", doubt_NKK)
         spread_K = np.maximum(squares_NK.mean(0), LEAST_SPREAD)
-        left_NK = told.products_NK - np.einsum("nkl,nl->nk", told.squares_NKK, own_NK)
-        weighted_KK = (told.squares_NKK / noise_N[:, None, None]).sum(0)
-        weighted_K = (left_NK / noise_N[:, None]).sum(0)
-        slope_K = np.linalg.solve(weighted_KK + ridge_KK / noise, weighted_K)
+        slope_K = _shared_slope(told, own_NK, noise_N, ridge_KK / noise)
         shared_NK = np.broadcast_to(slope_K, told.products_NK.shape)
     return replace(demand, slope_K=slope_K, spread_K=spread_K, noise=noise)
+
+
+def _shared_slope(told: _Told, own_NK: Floats, noise_N: Floats, ridge_KK: Floats) -> Floats:
+    """The slopes of all series, of what their own ones leave; a noisy series counts less: [K]."""
+    explained_NK = np.einsum("nkl,nl->nk", told.squares_NKK, own_NK)
+    left_NK = told.products_NK - explained_NK
+    weighted_KK = (told.squares_NKK / noise_N[:, None, None]).sum(0)
+    weighted_K = (left_NK / noise_N[:, None]).sum(0)
+    return np.linalg.solve(weighted_KK + ridge_KK, weighted_K)
 
 
 def _noise(told: _Told, slope_NK: Floats, noise: float) -> Floats:
@@ -259,8 +327,11 @@ def _posterior(
     told: _Told, shared_NK: Floats, spread_K: Floats, noise_N: Floats
 ) -> tuple[Floats, Floats]:
     """How each series' slopes differ from the shared ones, and the covariance of that doubt."""
-    precision_NKK = told.squares_NKK / noise_N[:, None, None] + np.diag(1.0 / spread_K)
+    # Precisions add up: what the steps say, and that series are alike.
+    said_NKK = told.squares_NKK / noise_N[:, None, None]
+    precision_NKK = said_NKK + np.diag(1.0 / spread_K)
     doubt_NKK = np.asarray(np.linalg.inv(precision_NKK), np.float64)
-    left_NK = told.products_NK - np.einsum("nkl,nl->nk", told.squares_NKK, shared_NK)
-    own_NK = np.asarray(np.einsum("nkl,nl->nk", doubt_NKK, left_NK / noise_N[:, None]))
+    explained_NK = np.einsum("nkl,nl->nk", told.squares_NKK, shared_NK)
+    left_NK = (told.products_NK - explained_NK) / noise_N[:, None]
+    own_NK = np.asarray(np.einsum("nkl,nl->nk", doubt_NKK, left_NK))
     return own_NK, doubt_NKK

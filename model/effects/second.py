@@ -68,20 +68,26 @@ class _Seen(NamedTuple):
         T = window.context_length
         seen_NT = np.isfinite(window.target_NT) & ~closed_NS[:, :T]
         sold_NT = np.where(seen_NT, window.target_NT, 0.0)
-        return cls(sold_NT, np.where(seen_NT, usual_NS[:, :T], 0.0), seen_NT)
+        usual_NT = np.where(seen_NT, usual_NS[:, :T], 0.0)
+        return cls(sold_NT, usual_NT, seen_NT)
 
     def memory(self) -> Floats:
         """What each step still counts: [N, T]."""
         T = self.seen_NT.shape[1]
-        return np.where(self.seen_NT, 0.5 ** (np.arange(T - 1, -1, -1) / HALF_LIFE), 0.0)
+        age_T = np.arange(T - 1, -1, -1)
+        counts_T = 0.5 ** (age_T / HALF_LIFE)
+        return np.where(self.seen_NT, counts_T, 0.0)
 
     def level(self) -> Floats:
         """What a series sells lately where covariates are usual: [N]."""
         # A tenth of a unit more on both sides: of nothing there is no ratio.
         whole_N = (self.sold_NT.sum(1) + 0.1) / (self.usual_NT.sum(1) + 0.1)
         memory_NT = self.memory()
-        sold_N = (memory_NT * self.sold_NT).sum(1) + LEVEL_STEPS * whole_N
-        level_N = sold_N / ((memory_NT * self.usual_NT).sum(1) + LEVEL_STEPS)
+        lately_N = (memory_NT * self.sold_NT).sum(1)
+        usual_N = (memory_NT * self.usual_NT).sum(1)
+        # A mean that leans on the whole past's: a few steps say little of a level.
+        sold_N = lately_N + LEVEL_STEPS * whole_N
+        level_N = sold_N / (usual_N + LEVEL_STEPS)
         return np.asarray(np.maximum(level_N, LEAST_LEVEL))
 
     def beyond(self, level_N: Floats) -> tuple[Floats, Floats]:
@@ -91,15 +97,38 @@ class _Seen(NamedTuple):
         """
         expected_NT = level_N[:, None] * self.usual_NT
         weight_NT = 1.0 / (1.0 + expected_NT / 2.0) ** 2
-        beyond_NT = weight_NT * ((self.sold_NT - expected_NT) ** 2 - expected_NT)
-        return beyond_NT.sum(1), (weight_NT * expected_NT**2).sum(1)
+        # A negative binomial's variance is m + chance * m^2, and Poisson's is m.
+        beyond_NT = (self.sold_NT - expected_NT) ** 2 - expected_NT
+        beyond_N = (weight_NT * beyond_NT).sum(1)
+        expected_N = (weight_NT * expected_NT**2).sum(1)
+        return beyond_N, expected_N
 
     def chance(self, level_N: Floats, shared: float) -> Floats:
         """Variance over the square of what is expected, leaning on that of all series: [N]."""
         beyond_N, expected_N = self.beyond(level_N)
-        leaning_N = CHANCE_STEPS * expected_N / np.maximum(self.seen_NT.sum(1), 1)
+        count_N = np.maximum(self.seen_NT.sum(1), 1)
+        leaning_N = CHANCE_STEPS * expected_N / count_N
         both_N = np.maximum(expected_N + leaning_N, 1e-9)
-        return np.asarray(np.clip((beyond_N + leaning_N * shared) / both_N, *CHANCES))
+        chance_N = (beyond_N + leaning_N * shared) / both_N
+        return np.asarray(np.clip(chance_N, *CHANCES))
+
+    def unsure(self, noise_N: Floats) -> Floats:
+        """The relative variance of a level, where a step's is `noise_N`: [N].
+
+        A mean of so many steps, the older ones counting less, knows the level that well.
+        """
+        memory_NT = self.memory()
+        squares_N = (memory_NT**2).sum(1)
+        whole_N = memory_NT.sum(1) + LEVEL_STEPS
+        unsure_N = noise_N * squares_N / whole_N**2
+        return np.asarray(np.maximum(unsure_N, 1e-6))
+
+    def share(self, noise_N: Floats) -> Floats:
+        """How much this forecast counts, where a step's relative variance is `noise_N`: [N]."""
+        count_N = self.seen_NT.sum(1)
+        noisy_N = MOST * noise_N / (noise_N + NOISY)
+        share_N = noisy_N * LONG_WEEKS / (LONG_WEEKS + count_N)
+        return np.where(count_N > 0, share_N, 0.0)
 
 
 def find_second(window: Window, closed_NS: Bools) -> Second | None:
@@ -109,7 +138,8 @@ def find_second(window: Window, closed_NS: Bools) -> Second | None:
     demand = fit_demand(window, closed_NS)
     if demand is None:
         return None
-    seen = _Seen.of(window, closed_NS, np.exp(demand.effects(window, closed_NS)))
+    usual_NS = np.exp(demand.effects(window, closed_NS))
+    seen = _Seen.of(window, closed_NS, usual_NS)
     beyond_N, expected_N = seen.beyond(seen.level())
     chance = beyond_N.sum() / max(expected_N.sum(), 1e-9)
     return Second(demand, float(np.clip(chance, *CHANCES)))
@@ -132,25 +162,25 @@ def second_forecast(
     seen = _Seen.of(window, closed_NS, usual_NS)
     level_N = seen.level()
     chance_N = seen.chance(level_N, second.chance)
+    # A step's variance over its square: chance's and Poisson's.
     noise_N = chance_N + 1.0 / level_N
-    # A mean of so many steps, the older ones counting less, knows the level that well.
-    memory_NT = seen.memory()
-    unsure_N = noise_N * (memory_NT**2).sum(1) / (memory_NT.sum(1) + LEVEL_STEPS) ** 2
-    shape_N = 1.0 / np.maximum(unsure_N, 1e-6)
+    shape_N = 1.0 / seen.unsure(noise_N)
     ones_N1 = np.ones((len(window), 1))
     levels = Levels(ones_N1, shape_N[:, None], level_N[:, None], 1.0 / chance_N)
     ahead = slice(window.context_length, None)
     usual_NH = np.where(closed_NS[:, ahead], 0.0, usual_NS[:, ahead])
-    count_N = seen.seen_NT.sum(1)
-    share_N = MOST * noise_N / (noise_N + NOISY) * LONG_WEEKS / (LONG_WEEKS + count_N)
-    return Opinion(np.where(count_N > 0, share_N, 0.0), _told(levels, usual_NH, counts_N))
+    quantiles_NHQ = _told(levels, usual_NH, counts_N)
+    return Opinion(seen.share(noise_N), quantiles_NHQ)
 
 
 def _told(levels: Levels, usual_NH: Floats, counts_N: Bools) -> Floats:
     """Quantiles of each step, whole ones of what is counted, 0 where nothing can sell."""
     found_NHQ = quantiles_of(levels, usual_NH, np.array(QUANTILE_LEVELS))
-    whole_NHQ = np.where(counts_N[:, None, None], np.ceil(found_NHQ - 1e-6), found_NHQ)
-    return np.where(usual_NH[..., None] > 0, np.maximum(whole_NHQ, 0.0), 0.0)
+    # Less a little, so that rounding does not make 3.0000001 a 4.
+    ceiled_NHQ = np.ceil(found_NHQ - 1e-6)
+    whole_NHQ = np.where(counts_N[:, None, None], ceiled_NHQ, found_NHQ)
+    above_NHQ = np.maximum(whole_NHQ, 0.0)
+    return np.where(usual_NH[..., None] > 0, above_NHQ, 0.0)
 
 
 def beside(siblings: Newcomers | None, opinion: Opinion | None) -> Newcomers | None:
@@ -163,8 +193,10 @@ def beside(siblings: Newcomers | None, opinion: Opinion | None) -> Newcomers | N
     young_N = np.zeros(len(opinion.share_N)) if siblings is None else 1.0 - siblings.own_N
     second_N = (1.0 - young_N) * opinion.share_N
     others_N = young_N + second_N
-    part_N11 = (second_N / np.maximum(others_N, 1e-12))[:, None, None]
+    part_N = second_N / np.maximum(others_N, 1e-12)
+    part_N11 = part_N[:, None, None]
     mixed_NHQ = part_N11 * opinion.quantiles_NHQ
     if siblings is not None:
         mixed_NHQ = mixed_NHQ + (1.0 - part_N11) * siblings.pooled_NHQ
-    return Newcomers((1.0 - others_N).astype(np.float32), mixed_NHQ.astype(np.float32))
+    own_N = (1.0 - others_N).astype(np.float32)
+    return Newcomers(own_N, mixed_NHQ.astype(np.float32))
