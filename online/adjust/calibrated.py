@@ -5,11 +5,12 @@ Dimensions: B rows, H steps, Q levels of the network.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from freshet.online.adjust.decision import ALL, Decisions
+from freshet.online.adjust.decision import ALL, ByDecision
 from freshet.online.adjust.levels import UPPER, served
 from freshet.stream.arrays import Bools, Floats, Ints
 from freshet.stream.schemas import QuantileMap
@@ -19,32 +20,22 @@ from freshet.stream.schemas import QuantileMap
 HOLDS_BUCKETS = 72
 
 
-class Calibrated:
-    """The maps that are newest before a round.
+@dataclass(eq=False)
+class Calibrated(ByDecision):
+    """The maps by which items are served.
 
-    Args:
-        decisions: What was decided.
-        resolution_ms: Of the forecasts.
-        segments: The segment of each of some items.
+    Attributes:
+        name: The decision that holds; empty where none does.
     """
 
-    def __init__(
-        self,
-        decisions: Decisions,
-        resolution_ms: int,
-        segments: Callable[[Sequence[str]], list[str]],
-    ) -> None:
-        self._decisions, self._resolution_ms, self._segments = decisions, resolution_ms, segments
-        self._maps: list[QuantileMap] = []
-        self.name = ""
-        """The decision that holds; empty where none does."""
+    name: str = field(default="", init=False)
+    _maps: list[QuantileMap] = field(default_factory=list, init=False)
 
     def begin(self, cutoff_ms: int) -> None:
         """A round begins; what is decided from now on counts for the next one."""
-        decided = self._decisions.newest_maps(self._resolution_ms, cutoff_ms)
-        holds_ms = HOLDS_BUCKETS * self._resolution_ms
-        holds = decided is not None and cutoff_ms - decided.record.as_of_ms <= holds_ms
-        self._maps = decided.record.maps if decided is not None and holds else []
+        newest = self.decisions.newest_maps(self.resolution_ms, cutoff_ms)
+        decided = self._holding(newest, cutoff_ms, HOLDS_BUCKETS)
+        self._maps = [] if decided is None else decided.record.maps
         self.name = decided.sha256 if decided is not None and self._maps else ""
 
     def places(
@@ -53,7 +44,7 @@ class Calibrated:
         """By which map each step is served, from 1 on, 0 by none: [B, H]; None: all by none."""
         if not self._maps:
             return None
-        segment_B = np.array(self._segments(item_ids), object)
+        segment_B = np.array(self.segments(item_ids), object)
         upper_BH = quantiles_BHQ[..., list(levels_Q).index(UPPER)]
         places_BH = np.zeros(upper_BH.shape, np.int64)
         # What is said of a segment counts for more than what is said of the whole shop.

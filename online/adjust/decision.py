@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
 from freshet.online.adjust.beginning import Beginning
@@ -119,8 +120,9 @@ class Decisions:
         return [name for name, record in self._kept.items() if record.as_of_ms < before_ms]
 
 
-class Adjusted:
-    """How a worker's items are served by the decision that is newest before a round.
+@dataclass(eq=False)
+class ByDecision:
+    """A worker's items, which are served by the decision that is newest before a round.
 
     Args:
         decisions: What was decided.
@@ -128,24 +130,37 @@ class Adjusted:
         segments: The segment of each of some items.
     """
 
-    def __init__(
-        self,
-        decisions: Decisions,
-        resolution_ms: int,
-        segments: Callable[[Sequence[str]], list[str]],
-    ) -> None:
-        self._decisions, self._resolution_ms, self._segments = decisions, resolution_ms, segments
-        self._by_segment: dict[str, SegmentAdjustment] = {}
-        self._sample: frozenset[str] = frozenset()
-        self.sha256 = ""
-        """The decision that holds; empty where none does."""
+    decisions: Decisions
+    resolution_ms: int
+    segments: Callable[[Sequence[str]], list[str]]
+
+    def _holding(
+        self, newest: Decided[AnyDecision] | None, cutoff_ms: int, holds_buckets: int
+    ) -> Decided[AnyDecision] | None:
+        """The newest decision; None where it is older than so many buckets."""
+        if newest is None:
+            return None
+        age_ms = cutoff_ms - newest.record.as_of_ms
+        return newest if age_ms <= holds_buckets * self.resolution_ms else None
+
+
+@dataclass(eq=False)
+class Adjusted(ByDecision):
+    """How items of segments in alarm are served.
+
+    Attributes:
+        sha256: The decision that holds; empty where none does.
+    """
+
+    sha256: str = field(default="", init=False)
+    _by_segment: dict[str, SegmentAdjustment] = field(default_factory=dict, init=False)
+    _sample: frozenset[str] = field(default=frozenset(), init=False)
 
     def begin(self, cutoff_ms: int) -> None:
         """A round begins; what is decided from now on counts for the next one."""
-        decided = self._decisions.newest(self._resolution_ms, cutoff_ms)
-        holds_ms = HOLDS_BUCKETS * self._resolution_ms
-        holds = decided is not None and cutoff_ms - decided.record.as_of_ms <= holds_ms
-        segments = decided.record.segments if decided is not None and holds else []
+        newest = self.decisions.newest(self.resolution_ms, cutoff_ms)
+        decided = self._holding(newest, cutoff_ms, HOLDS_BUCKETS)
+        segments = [] if decided is None else decided.record.segments
         self.sha256 = decided.sha256 if decided is not None and segments else ""
         self._by_segment = {one.segment: one for one in segments}
         self._sample = frozenset(item_id for one in segments for item_id in one.sample)
@@ -154,7 +169,7 @@ class Adjusted:
         """How each item is served."""
         if all(one.begins_at_ms is None for one in self._by_segment.values()):
             return [None] * len(item_ids)
-        return [self._beginning(segment) for segment in self._segments(item_ids)]
+        return [self._beginning(segment) for segment in self.segments(item_ids)]
 
     def besides(self, item_ids: Sequence[str]) -> list[str]:
         """Those of some items that are forecast without adjustments besides."""

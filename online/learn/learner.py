@@ -27,10 +27,11 @@ from dataclasses import dataclass, field, replace
 from freshet.model.network import FreshetNetwork
 from freshet.online.control.requests import SUPERSEDED
 from freshet.online.learn.announcer import Announcer
-from freshet.online.learn.contest import Contest, Terms, chosen_items, measured, whole_days
+from freshet.online.learn.attempt import Attempt, Tuned
+from freshet.online.learn.contest import Contest, Terms
 from freshet.online.learn.evaluation import served_by
-from freshet.online.learn.finetune import make_challenger
-from freshet.online.learn.guard import Guard, try_guards
+from freshet.online.learn.finetune import Challenger, make_challenger
+from freshet.online.learn.guard import Guard
 from freshet.online.learn.ledger import Ledger
 from freshet.online.learn.networks import Candidate, VersionedNetworks, report_of
 from freshet.online.learn.pools import History, build_pools, split_history
@@ -218,55 +219,56 @@ class Learner:
         """Fine-tune the champion and judge the result: promote, reject, or open a trial."""
         self.phase = f"training for {request.request_id}"
         # Raises where there is too little, before anybody is told that training begins.
-        onset_ms = self.ledger.onset_ms(request)
-        split = split_history(self.history, self.settings, onset_ms)
-        if split.holdout_start_ms < (self.ledger.lesson_ms or 0):
-            raise InvalidInputError("no hold-out is final since the last version was rolled back")
-        serving = self.registry.champion()
-        parent = serving.most_of(request.segments)
-        self.announcer.training(request, parent)
+        attempt = self._attempt(request)
+        self.announcer.training(request, attempt.parent)
 
         started = time.perf_counter()
-        begun = self._begun(request, parent)
-        champion, start = map(self.networks.load, (parent, begun))
-        seed = self.settings.seed
-        pools = build_pools(self.history, split, request.segments, seed)
-        base = self.networks.load(BASE)
-        challenger = make_challenger(
-            start, pools, settings=self.settings, base=base, stopped=self.stopped
-        )
+        tuned = self._tuned(attempt)
         failpoint("learn_trained")
 
         # What became final meanwhile is seen by neither: the first days of the shadow.
         self.history.refresh()
-        guards = try_guards(self._guards(), champion, challenger.network, seed=seed)
-        segments = tuple(request.segments)
-        beside = "".join(version for version in serving.versions if version != parent)
-        terms = Terms(
-            request_id=request.request_id,
-            parent=parent,
-            beside=beside,
-            segments=segments,
-            onset_ms=onset_ms,
-            start_ms=split.holdout_start_ms,
-            first_days=whole_days(split.grid, split.holdout_buckets),
-            num_looks=self.settings.trial_days,
-            error=self.ledger.error_of(request, 1.0 - self.settings.gate_confidence),
-            item_ids=chosen_items(self.history, segments, seed, served_by(serving, parent)),
-            standing=measured(
-                champion,
-                challenger.network,
-                base=base,
-                anchors=pools.anchors,
-                pool=pools.validation,
-                guards=guards,
-            ),
-        )
-        contest = self._contest(terms, champion, challenger.network)
+        standing = tuned.standing(self._guards(), self.settings.seed)
+        error = self.ledger.error_of(request, 1.0 - self.settings.gate_confidence)
+        terms = attempt.terms(self.history, self.settings, standing=standing, error=error)
+        contest = self._contest(terms, tuned.champion, tuned.challenger.network)
         verdict = contest.proceed()
+        total_s = time.perf_counter() - started
+        report = report_of(verdict, tuned.challenger, tuned.pools, total_s=total_s)
+        report["begun"] = tuned.begun
+        self._conclude(request, tuned.challenger, contest, report)
+
+    def _attempt(self, request: RetrainRequest) -> Attempt:
+        """What a training would begin with.
+
+        Raises:
+            InvalidInputError: The past is too short, or all of it was seen by a version that was
+                rolled back.
+        """
+        onset_ms = self.ledger.onset_ms(request)
+        split = split_history(self.history, self.settings, onset_ms)
+        if split.holdout_start_ms < (self.ledger.lesson_ms or 0):
+            raise InvalidInputError("no hold-out is final since the last version was rolled back")
+        return Attempt(request, self.registry.champion(), onset_ms, split)
+
+    def _tuned(self, attempt: Attempt) -> Tuned:
+        """Fine-tune; blocks for minutes."""
+        request, parent = attempt.request, attempt.parent
+        begun = self._begun(request, parent)
+        champion, start = map(self.networks.load, (parent, begun))
+        pools = build_pools(self.history, attempt.split, request.segments, self.settings.seed)
+        base = self.networks.load(BASE)
+        challenger = make_challenger(
+            start, pools, settings=self.settings, base=base, stopped=self.stopped
+        )
+        return Tuned(begun, champion, base, pools, challenger)
+
+    def _conclude(
+        self, request: RetrainRequest, challenger: Challenger, contest: Contest, report: Report
+    ) -> None:
+        """Do what the looks so far say; where they say nothing yet, a trial goes on."""
+        parent, verdict = contest.terms.parent, contest.verdict
         reason = FIRST_DAY if verdict is None else verdict.reason
-        report = report_of(verdict, challenger, pools, total_s=time.perf_counter() - started)
-        report["begun"] = begun
         log.info("gate", request_id=request.request_id, reason=reason, **report)
         if verdict is not None and verdict.decision == "reject":
             self.announcer.rejected(request, reason=reason, parent=parent, gate=report)
@@ -277,7 +279,7 @@ class Learner:
             manifest = self._register(replace(candidate, segments=verdict.segments))
             self._promote(request, manifest, report, verdict.segments)
             return
-        manifest = self._register(replace(candidate, terms=terms))
+        manifest = self._register(replace(candidate, terms=contest.terms))
         self._trial = OpenTrial(request, manifest, contest)
         self.announcer.on_trial(request, reason=reason, parent=parent, gate=report)
         failpoint("learn_trial_told")
