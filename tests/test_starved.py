@@ -55,7 +55,8 @@ def test_a_process_that_is_not_let_run_took_no_longer_than_it_worked(crowded: in
         wall_s = time.monotonic() - began_s
         assert worker.wait() == 0
     assert wall_s > 2 * WORK_S
-    assert WORK_S / 2 < fair_s < 2 * WORK_S
+    # It may be less: what both processes wait for at once is left out twice.
+    assert fair_s < 2 * WORK_S
 
 
 def test_work_beside_three_others_takes_about_four_times_as_long(crowded: int) -> None:

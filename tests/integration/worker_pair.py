@@ -39,12 +39,12 @@ run(load().settings)
 SLOW = (
     """
 import time
-from freshet.online.worker import loop
-forecast_items = loop.forecast_items
+from freshet.online.worker import whose
+forecast_items = whose.forecast_items
 def slowly(*some, **more):
     time.sleep(0.2)
     return forecast_items(*some, **more)
-loop.forecast_items = slowly
+whose.forecast_items = slowly
 """
     + RUN
 )
