@@ -136,7 +136,7 @@ def test_shards_are_taken_over_with_windows_to_spare_and_all_that_the_topics_tel
     assert [(due.step, due.item_ids) for due in pending.due(HEAD_MS - 4 * HOUR_MS)] == [
         (1, ["young|n"])
     ]
-    assert owned.main.adjusted is not None and owned.main.adjusted._decisions is decisions
+    assert owned.main.adjusted is not None and owned.main.adjusted.decisions is decisions
 
 
 @pytest.mark.parametrize("missing", ["forecasts", "shadow", "scores"])
