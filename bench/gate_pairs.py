@@ -130,6 +130,9 @@ def daily_sd(pair: tuple[Floats, Floats]) -> float:
         np.stack([x[segment_I == number].sum((0, 2)) for number in range(NUM_SEGMENTS)])
         for x in pair
     )
+    # Of a segment that sold nothing no version lost anything.
+    sold_S = first_SD.sum(1) > 0
+    first_SD, second_SD = first_SD[sold_S], second_SD[sold_S]
     ratio_S1 = second_SD.sum(1, keepdims=True) / first_SD.sum(1, keepdims=True)
     residual_SD = (ratio_S1 * first_SD - second_SD) / first_SD.mean(1, keepdims=True)
     return float(residual_SD.std(1, ddof=1).mean())

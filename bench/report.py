@@ -55,7 +55,7 @@ def write_result(name: str, numbers: dict[str, Any], packages: Iterable[str]) ->
     }
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    path.write_text(
-        json.dumps({**result, "versions": versions, **numbers}, indent=2) + "\n", "utf-8"
-    )
+    # JSON has no NaN: a number that is none would make the file unreadable elsewhere.
+    told = json.dumps({**result, "versions": versions, **numbers}, indent=2, allow_nan=False)
+    path.write_text(told + "\n", "utf-8")
     return path
