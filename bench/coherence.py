@@ -3,7 +3,7 @@ are.
 
 The shipped weights forecast the same items by the hour (48) and by the day (7) from the same
 midnights, with a few days of history and with many, as a worker does: how steps move together is
-learnt from one horizon ago, and `online/worker/wholedays.py` brings both together. Held against
+learnt from one horizon ago, and `online/forecast/wholedays.py` brings both together. Held against
 each other are medians: of the first day with that of the sum over its hours, and of the first two
 days with that over 48 hours; beside it the plain sum of the hours' medians.
 Run: python -m bench.coherence [--from DIR] [--cutoffs N] [--rows N]
@@ -29,9 +29,9 @@ from freshet.model.batch import Batch
 from freshet.model.forecaster import BatchForecaster
 from freshet.model.quantiles.dependence import estimate_dependence
 from freshet.model.quantiles.metrics import wape, wql
-from freshet.online.worker.publish import Numbers, published, wire_columns
-from freshet.online.worker.sums import LEARN_ROWS, StepSums
-from freshet.online.worker.wholedays import DaySums, FollowsDays, Hours, LeadsHours
+from freshet.online.forecast.publish import Numbers, published, wire_columns
+from freshet.online.forecast.sums import LEARN_ROWS, StepSums
+from freshet.online.forecast.wholedays import DaySums, FollowsDays, Hours, LeadsHours
 from freshet.stream.arrays import Floats, Singles
 from freshet.stream.schemas import WIRE_LEVELS, Cumulative
 from freshet.stream.units import DAY_MS, HOUR_MS

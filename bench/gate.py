@@ -20,12 +20,12 @@ from scipy.stats import binomtest
 
 from bench.gate_pairs import daily_sd, real_pairs, resampled, segment_names
 from bench.report import write_result
-from freshet.online.learn.gate import Trial, judge
+from freshet.online.judge.gate import Trial, judge
+from freshet.online.judge.rows import Before
+from freshet.online.judge.sequential import Plan, error_of_attempt
+from freshet.online.judge.standing import Standing
 from freshet.online.learn.probation import MAX_LOOKS, Probation, judge_probation
-from freshet.online.learn.rows import Before
-from freshet.online.learn.sequential import Plan, error_of_attempt
-from freshet.online.learn.shadow import SoFar
-from freshet.online.learn.standing import Standing
+from freshet.online.trials.shadow import SoFar
 from freshet.stream.units import HOUR_MS
 
 SEGMENTS, ITEMS, NAMED = 8, 18, 2

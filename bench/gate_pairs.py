@@ -17,9 +17,9 @@ import torch
 from bench.hours import Shop, batch_of, shops
 from freshet.model.batch import Batch
 from freshet.model.weights import BASE_WEIGHTS, verify_weights
-from freshet.online.learn.evaluation import compare
 from freshet.online.learn.finetune import make_challenger
-from freshet.online.learn.pools import build_pools, split_history
+from freshet.online.trials.evaluation import compare
+from freshet.online.trials.pools import build_pools, split_history
 from freshet.stream.arrays import Floats, Ints
 from freshet.stream.config import LearnSettings
 from freshet.stream.store.grid import Grid

@@ -36,10 +36,10 @@ from freshet.online.adjust.decision import Adjusted, Decisions, encoded
 from freshet.online.drift.monitor import DriftMonitor
 from freshet.online.drift.pending import Issued, PendingForecasts
 from freshet.online.drift.score import mean_pinball, without_adjustments
+from freshet.online.forecast.context import Contexts
+from freshet.online.forecast.publish import wire_columns
 from freshet.online.owner.adjuster import Adjuster
 from freshet.online.weights.loaded import LoadedWeights, Serving
-from freshet.online.worker.context import Contexts
-from freshet.online.worker.publish import wire_columns
 from freshet.online.worker.scorer import Scorer
 from freshet.stream.arrays import Floats, Ints
 from freshet.stream.config import DriftSettings

@@ -112,6 +112,34 @@ class FactorHead:
 
 
 @dataclass
+class Ridge:
+    """Least squares of rows that come day by day, drawn to nothing by `penalty`.
+
+    What is known is multiplied by `forget` before each day's rows are added.
+    """
+
+    penalty: float
+    forget: float = 1.0
+    products: NDArray[Any] | None = None
+    targets: NDArray[Any] | None = None
+
+    def add(self, weighted: NDArray[Any], seen: NDArray[Any], wanted: NDArray[Any]) -> None:
+        """Take in a day's rows; `weighted` are those seen, each times its weight."""
+        products, targets = weighted.conj().T @ seen, weighted.conj().T @ wanted
+        if self.products is not None and self.targets is not None:
+            products = products + self.forget * self.products
+            targets = targets + self.forget * self.targets
+        self.products, self.targets = products, targets
+
+    def solution(self) -> NDArray[Any] | None:
+        """The weights; None before the first day."""
+        if self.products is None or self.targets is None:
+            return None
+        penalty = self.penalty * np.eye(len(self.products))
+        return np.asarray(np.linalg.solve(self.products + penalty, self.targets))
+
+
+@dataclass
 class LinearHead:
     """Recursive least squares on the logarithm of what was sold over what was forecast.
 
@@ -119,12 +147,9 @@ class LinearHead:
     and the hour; each row weighs as many units as were forecast.
     """
 
-    forget: float = 0.95
-    ridge: float = 200.0
     name: str = "linear head"
     every: int = 1
-    products_KK: Floats | None = None
-    target_K: Floats | None = None
+    sums: Ridge = field(default_factory=lambda: Ridge(penalty=200.0, forget=0.95))
     days: deque[tuple[Floats, Floats]] = field(default_factory=lambda: deque(maxlen=7))
 
     def learn(self, then: Midnight, actual_NH: Floats) -> None:
@@ -137,22 +162,14 @@ class LinearHead:
         weight_X = expected_NH[known_NH]
         # A ratio of single counts is noise: half a unit stands beside both.
         ratio_X = np.log((sold_NH[known_NH] + 0.5) / (weight_X + 0.5))
-        weighted_XK = features_XK * weight_X[:, None]
-        products_KK = weighted_XK.T @ features_XK
-        target_K = weighted_XK.T @ ratio_X
-        if self.products_KK is None or self.target_K is None:
-            self.products_KK, self.target_K = products_KK, target_K
-        else:
-            self.products_KK = self.forget * self.products_KK + products_KK
-            self.target_K = self.forget * self.target_K + target_K
+        self.sums.add(features_XK * weight_X[:, None], features_XK, ratio_X)
         self.days.append((sold_NH, np.where(known_NH, expected_NH, 0.0)))
 
     def forecast(self, now: Midnight) -> Floats:
         """The base's, moved."""
-        if self.products_KK is None or self.target_K is None:
+        weights_K = self.sums.solution()
+        if weights_K is None:
             return now.base_NHQ
-        penalty_KK = self.ridge * np.eye(len(self.target_K))
-        weights_K = np.linalg.solve(self.products_KK + penalty_KK, self.target_K)
         return scaled(now.base_NHQ, np.exp(self._features(now) @ weights_K))
 
     def _features(self, now: Midnight) -> Floats:
@@ -187,12 +204,10 @@ class Frequencies:
 
     context: int = 504
     kept: int = 130
-    ridge: float = 20.0
     rate: float = 2.0
     name: str = "frequencies"
     every: int = 1
-    products_FF: Spectra | None = None
-    target_FG: Spectra | None = None
+    sums: Ridge = field(default_factory=lambda: Ridge(penalty=20.0))
     weights_FG: Spectra | None = None
     lost: deque[tuple[float, float]] = field(default_factory=deque)
 
@@ -205,15 +220,8 @@ class Frequencies:
             self.lost.append((_loss(sold_NH, then.base_NHQ), _loss(sold_NH, own_NHQ)))
         seen_NF, loc_N1, scale_N1 = self._spectrum(then)
         wanted_NG = np.fft.rfft((sold_NH - loc_N1) / scale_N1, axis=1)
-        products_FF = seen_NF.conj().T @ seen_NF
-        target_FG = seen_NF.conj().T @ wanted_NG
-        if self.products_FF is None or self.target_FG is None:
-            self.products_FF, self.target_FG = products_FF, target_FG
-        else:
-            self.products_FF = self.products_FF + products_FF
-            self.target_FG = self.target_FG + target_FG
-        penalty_FF = self.ridge * np.eye(len(self.products_FF))
-        self.weights_FG = np.linalg.solve(self.products_FF + penalty_FF, self.target_FG)
+        self.sums.add(seen_NF, seen_NF, wanted_NG)
+        self.weights_FG = self.sums.solution()
 
     def forecast(self, now: Midnight) -> Floats:
         """Base and own, by what each has lost."""

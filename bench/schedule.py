@@ -38,12 +38,12 @@ from freshet.model.network import FreshetNetwork
 from freshet.model.tables.prepare import rossmann_daily
 from freshet.model.training.train import held_out_loss
 from freshet.model.weights import load_weights, save_weights
-from freshet.online.learn.contest import Contest, Terms, chosen_items, measured, whole_days
-from freshet.online.learn.evaluation import compare
 from freshet.online.learn.finetune import make_challenger
-from freshet.online.learn.pools import Pools, build_pools, split_history
-from freshet.online.learn.shadow import Shadow
-from freshet.online.learn.windows import Split
+from freshet.online.trials.contest import Contest, Terms, chosen_items, measured, whole_days
+from freshet.online.trials.evaluation import compare
+from freshet.online.trials.pools import Pools, build_pools, split_history
+from freshet.online.trials.shadow import Shadow
+from freshet.online.trials.windows import Split
 from freshet.stream.arrays import Singles
 from freshet.stream.config import LearnSettings
 from freshet.stream.units import DAY_MS

@@ -27,8 +27,8 @@ from bench.report import write_result
 from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
 from freshet.model.forecaster import BatchForecaster
 from freshet.model.text import static_features
-from freshet.online.worker.publish import significant, wire_columns
-from freshet.online.worker.sums import StepSums
+from freshet.online.forecast.publish import significant, wire_columns
+from freshet.online.forecast.sums import StepSums
 from freshet.stream.arrays import Floats
 from freshet.stream.catalog import flashsale
 from freshet.stream.catalog.flashsale import Outlook, estimate_sell_out

@@ -23,12 +23,12 @@ import numpy as np
 from prometheus_client import CollectorRegistry
 
 from bench.report import write_result
-from freshet.online.worker.context import Age
+from freshet.online.forecast.context import Age
+from freshet.online.forecast.publish import Numbers, Origin, forecast_records, significant
 from freshet.online.worker.group import Membership
 from freshet.online.worker.loop import PORTION
 from freshet.online.worker.marks import Mark
 from freshet.online.worker.outgoing import outgoing_forecasts
-from freshet.online.worker.publish import Numbers, Origin, forecast_records, significant
 from freshet.online.worker.rounds import portions
 from freshet.stream.config import Settings, load
 from freshet.stream.health import Health

@@ -12,13 +12,13 @@ import torch
 from freshet.model.devices import pick_device
 from freshet.model.weights import verify_weights
 from freshet.online.effects.table import EffectsTable
-from freshet.online.learn.contest import Contest, Terms, chosen_items, measured, whole_days
-from freshet.online.learn.evaluation import served_by
-from freshet.online.learn.guard import Guard, open_guards, try_guards
-from freshet.online.learn.history import open_history
 from freshet.online.learn.networks import VersionedNetworks
-from freshet.online.learn.pools import History, build_pools, split_history
-from freshet.online.learn.shadow import Shadow
+from freshet.online.trials.contest import Contest, Terms, chosen_items, measured, whole_days
+from freshet.online.trials.evaluation import served_by
+from freshet.online.trials.guard import Guard, open_guards, try_guards
+from freshet.online.trials.history import open_history
+from freshet.online.trials.pools import History, build_pools, split_history
+from freshet.online.trials.shadow import Shadow
 from freshet.online.weights.registry import CHALLENGER, open_registry
 from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.clock import latest_ms

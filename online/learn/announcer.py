@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from freshet.online.judge.verdict import Report
 from freshet.online.learn.ledger import Ledger
-from freshet.online.learn.verdict import Report
 from freshet.stream.schemas import ModelEvent, RetrainRequest
 from freshet.stream.telemetry import get_logger
 

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from freshet.model.network import FreshetNetwork
-from freshet.online.learn.contest import Terms, chosen_items, measured, whole_days
-from freshet.online.learn.evaluation import served_by
+from freshet.online.judge.standing import Standing
 from freshet.online.learn.finetune import Challenger
-from freshet.online.learn.guard import Guard, try_guards
-from freshet.online.learn.pools import History, Pools
-from freshet.online.learn.standing import Standing
-from freshet.online.learn.windows import Split
+from freshet.online.trials.contest import Terms, chosen_items, measured, whole_days
+from freshet.online.trials.evaluation import served_by
+from freshet.online.trials.guard import Guard, try_guards
+from freshet.online.trials.pools import History, Pools
+from freshet.online.trials.windows import Split
 from freshet.online.weights.assignment import Assignment
 from freshet.stream.config import LearnSettings
 from freshet.stream.schemas import RetrainRequest

@@ -23,9 +23,9 @@ from freshet.model.training.train import (
     fine_tune,
     interpolate,
 )
-from freshet.online.learn.evaluation import evaluate
-from freshet.online.learn.pools import Pool, Pools, concatenated
 from freshet.online.learn.tether import tethered
+from freshet.online.trials.evaluation import evaluate
+from freshet.online.trials.pools import Pool, Pools, concatenated
 from freshet.stream.config import LearnSettings
 
 # How far to go from the champion to the tuned weights; the further one where both do alike. Not 0:

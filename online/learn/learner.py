@@ -26,20 +26,20 @@ from dataclasses import dataclass, field, replace
 
 from freshet.model.network import FreshetNetwork
 from freshet.online.control.requests import SUPERSEDED
+from freshet.online.judge.verdict import Report
 from freshet.online.learn.announcer import Announcer
 from freshet.online.learn.attempt import Attempt, Tuned
-from freshet.online.learn.contest import Contest, Terms
-from freshet.online.learn.evaluation import served_by
 from freshet.online.learn.finetune import Challenger, make_challenger
-from freshet.online.learn.guard import Guard
 from freshet.online.learn.ledger import Ledger
 from freshet.online.learn.networks import Candidate, VersionedNetworks, report_of
-from freshet.online.learn.pools import History, build_pools, split_history
 from freshet.online.learn.service import Service
-from freshet.online.learn.shadow import Shadow
-from freshet.online.learn.verdict import Report
 from freshet.online.learn.watching import Watching
-from freshet.online.learn.windows import buckets_needed, final_since
+from freshet.online.trials.contest import Contest, Terms
+from freshet.online.trials.evaluation import served_by
+from freshet.online.trials.guard import Guard
+from freshet.online.trials.pools import History, build_pools, split_history
+from freshet.online.trials.shadow import Shadow
+from freshet.online.trials.windows import buckets_needed, final_since
 from freshet.online.weights.announced import MAX_SHOWN
 from freshet.online.weights.registry import BASE, CHALLENGER, Manifest, Registry
 from freshet.stream.config import LearnSettings

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from freshet.online.control.requests import RequestLedger
-from freshet.online.learn.sequential import error_of_attempt
+from freshet.online.judge.sequential import error_of_attempt
 from freshet.online.weights.announced import Announcements, Check, Refused, assignment_of
 from freshet.online.weights.assignment import Assignment
 from freshet.stream.errors import FreshetError

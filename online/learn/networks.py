@@ -15,10 +15,10 @@ from freshet.model.checkpoint import BASE_WEIGHTS, CARD_FILE, CONFIG_FILE, GOLDE
 from freshet.model.devices import pick_device
 from freshet.model.network import FreshetNetwork
 from freshet.model.weights import save_weights, verify_weights
-from freshet.online.learn.contest import Terms
+from freshet.online.judge.verdict import Report, Verdict
 from freshet.online.learn.finetune import Challenger
-from freshet.online.learn.pools import Pools
-from freshet.online.learn.verdict import Report, Verdict
+from freshet.online.trials.contest import Terms
+from freshet.online.trials.pools import Pools
 from freshet.online.weights.registry import BASE, Manifest, Registry
 from freshet.stream.errors import RegistryError
 from freshet.stream.schemas import RetrainRequest

@@ -17,19 +17,19 @@ from typing import Literal
 
 import numpy as np
 
-from freshet.online.learn.gate import (
+from freshet.online.judge.gate import (
     COVERAGE_BAND,
     MIN_FREEDOM,
     NOMINAL_COVERAGE,
 )
-from freshet.online.learn.rows import Before, Rows
-from freshet.online.learn.sequential import Plan
-from freshet.online.learn.shadow import Shadow, SoFar
-from freshet.online.learn.standing import paired
-from freshet.online.learn.verdict import Condition, Report, flat_report
-from freshet.online.learn.windows import MAX_GATE_WINDOWS, first_whole
-from freshet.online.worker.scorer import NO_SEGMENT
+from freshet.online.judge.rows import Before, Rows
+from freshet.online.judge.sequential import Plan
+from freshet.online.judge.standing import paired
+from freshet.online.judge.verdict import Condition, Report, flat_report
+from freshet.online.trials.shadow import Shadow, SoFar
+from freshet.online.trials.windows import MAX_GATE_WINDOWS, first_whole
 from freshet.stream.arrays import Bools, Floats
+from freshet.stream.catalog.segments import NO_SEGMENT
 from freshet.stream.schemas import ModelEvent
 from freshet.stream.store.grid import Grid
 

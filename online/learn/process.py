@@ -13,12 +13,12 @@ from freshet.model.text import encode_texts
 from freshet.model.threads import use_threads
 from freshet.online.effects.table import EffectsTable
 from freshet.online.learn.announcer import Announcer
-from freshet.online.learn.guard import open_guards
-from freshet.online.learn.history import open_history
 from freshet.online.learn.learner import Learner, Stopped
 from freshet.online.learn.ledger import Ledger
 from freshet.online.learn.metrics import LearnMetrics
 from freshet.online.learn.networks import VersionedNetworks
+from freshet.online.trials.guard import open_guards
+from freshet.online.trials.history import open_history
 from freshet.online.weights.announced import checker
 from freshet.online.weights.registry import open_registry
 from freshet.stream.catalog.tables import ShopTables

@@ -17,9 +17,9 @@ from typing import Any
 
 import msgspec
 
+from freshet.online.judge.verdict import Report
 from freshet.online.learn.announcer import Announcer
 from freshet.online.learn.probation import ProbationVerdict
-from freshet.online.learn.verdict import Report
 from freshet.online.weights.announced import announcement
 from freshet.online.weights.assignment import Assignment
 from freshet.online.weights.lineage import parent_of

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from freshet.model.network import FreshetNetwork
-from freshet.online.learn.contest import chosen_items
-from freshet.online.learn.evaluation import served_by
 from freshet.online.learn.networks import VersionedNetworks
-from freshet.online.learn.pools import History
 from freshet.online.learn.probation import Probation, Watch, probation_of
 from freshet.online.learn.service import Service
-from freshet.online.learn.shadow import Shadow
+from freshet.online.trials.contest import chosen_items
+from freshet.online.trials.evaluation import served_by
+from freshet.online.trials.pools import History
+from freshet.online.trials.shadow import Shadow
 from freshet.online.weights.assignment import Assignment
 from freshet.online.weights.registry import BASE
 from freshet.stream.config import LearnSettings

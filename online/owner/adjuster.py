@@ -25,8 +25,8 @@ from freshet.online.adjust.beginning import Beginning, by_phase, level_moved, pr
 from freshet.online.adjust.choice import CANDIDATES, NEWEST_BUCKETS, Candidate, Trial, choose
 from freshet.online.adjust.decision import ALL
 from freshet.online.drift.score import mean_pinball
+from freshet.online.forecast.context import Contexts
 from freshet.online.weights.loaded import LoadedWeights, Serving
-from freshet.online.worker.context import Contexts
 from freshet.stream.arrays import Floats, Ints, Singles
 from freshet.stream.schemas import AdjustmentDecision, DriftAlert, SegmentAdjustment
 from freshet.stream.telemetry import get_logger

@@ -16,14 +16,14 @@ import torch
 from freshet.model.threads import use_threads
 from freshet.online.adjust.decision import Decisions, encoded
 from freshet.online.effects.table import EffectsTable
+from freshet.online.forecast.context import Contexts
+from freshet.online.forecast.effects import RoundEffects, has_owner
 from freshet.online.owner.adjuster import Adjuster
 from freshet.online.weights.loaded import Serving
 from freshet.online.weights.swap import WeightsSwitch, open_switch
-from freshet.online.worker.context import Contexts
-from freshet.online.worker.effects import RoundEffects, has_owner
-from freshet.online.worker.scorer import segments_of
 from freshet.online.worker.served import SPARE_BUCKETS
 from freshet.online.worker.side_inputs import SideInputs
+from freshet.stream.catalog.segments import segments_of
 from freshet.stream.config import Settings
 from freshet.stream.errors import RegistryError, WeightsError
 from freshet.stream.failpoints import failpoint

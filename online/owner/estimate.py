@@ -11,7 +11,7 @@ import xxhash
 
 from freshet.model.effects.shared import find_shared
 from freshet.online.effects.record import record_of
-from freshet.online.worker.context import Contexts
+from freshet.online.forecast.context import Contexts
 from freshet.stream.arrays import Ints
 from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.config import ServedResolution, Settings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from freshet.online.worker.effects import has_owner
+from freshet.online.forecast.effects import has_owner
 from freshet.stream.config import ServedResolution
 from freshet.stream.read.progress import Input, InputState, ReadRules, live_cutoff_ms, loading
 from freshet.stream.store.grid import Grid

@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass
 
 import redis
 
+from freshet.online.forecast.publish import Origin, issued_of
 from freshet.online.weights.loaded import Serving
 from freshet.online.weights.swap import WeightsSwitch
 from freshet.online.worker.group import Membership
@@ -39,7 +40,6 @@ from freshet.online.worker.outgoing import (
 from freshet.online.worker.owner import OwnerKeeper
 from freshet.online.worker.pace import newest
 from freshet.online.worker.passing import Pass
-from freshet.online.worker.publish import Origin, issued_of
 from freshet.online.worker.rounds import Round, portions
 from freshet.online.worker.scorer import ScoredBucket
 from freshet.online.worker.served import Served

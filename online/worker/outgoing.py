@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from freshet.online.forecast.publish import Origin
 from freshet.online.weights.loaded import Serving
-from freshet.online.worker.publish import Origin
 from freshet.online.worker.served import Served
 from freshet.online.worker.shard import OwnedShards
 from freshet.stream.codec import encode

@@ -13,27 +13,12 @@ from freshet.model.batch import KNOWN_SLOTS
 from freshet.online.adjust.decision import Decisions
 from freshet.online.drift.pending import Due, PendingForecasts
 from freshet.online.drift.score import Actual, StepScores, judge, score_records
-from freshet.online.worker.context import Contexts
+from freshet.online.forecast.context import Contexts
 from freshet.stream.arrays import Floats
-from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.catalog.timeline import BucketSpan
-from freshet.stream.config import DriftSettings
-from freshet.stream.schemas import Score, item_id_parts
+from freshet.stream.schemas import Score
 
 PROMOTION = KNOWN_SLOTS.index("promotion")
-NO_SEGMENT = "-"
-
-
-def segments_of(
-    item_ids: Sequence[str], settings: DriftSettings, shop: ShopTables, series_by: Sequence[str]
-) -> list[str]:
-    """The segment of each item; `-` where its category or field is unknown."""
-    if settings.segment_by == "category":
-        return [category or NO_SEGMENT for category in shop.categories(item_ids)]
-    if settings.segment_by not in series_by:
-        return [NO_SEGMENT] * len(item_ids)
-    place = series_by.index(settings.segment_by)
-    return [item_id_parts(item_id)[place] for item_id in item_ids]
 
 
 @dataclass(frozen=True, slots=True)

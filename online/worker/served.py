@@ -18,9 +18,12 @@ from freshet.online.adjust.calibrated import Calibrated
 from freshet.online.adjust.decision import Adjusted, Decisions
 from freshet.online.drift.pending import PendingForecasts
 from freshet.online.effects.table import EffectsTable
-from freshet.online.worker.coldstart import ColdStart
-from freshet.online.worker.context import Contexts
-from freshet.online.worker.effects import RoundEffects, has_owner
+from freshet.online.forecast.coldstart import ColdStart
+from freshet.online.forecast.context import Contexts
+from freshet.online.forecast.effects import RoundEffects, has_owner
+from freshet.online.forecast.sales import SaleSpan, begun_ms, sale_spans, skus_at
+from freshet.online.forecast.sums import StepSums
+from freshet.online.forecast.wholedays import FollowsDays, LeadsHours
 from freshet.online.worker.group import Membership
 from freshet.online.worker.marks import NONE_YET, Mark
 from freshet.online.worker.pace import Pace
@@ -33,10 +36,8 @@ from freshet.online.worker.rounds import (
     previous_cutoff_ms,
     work_left,
 )
-from freshet.online.worker.sales import SaleSpan, begun_ms, sale_spans, skus_at
-from freshet.online.worker.scorer import Scorer, segments_of
-from freshet.online.worker.sums import StepSums
-from freshet.online.worker.wholedays import FollowsDays, LeadsHours
+from freshet.online.worker.scorer import Scorer
+from freshet.stream.catalog.segments import segments_of
 from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.config import ServedResolution, Settings
 from freshet.stream.read.reader import Delta, WindowReader

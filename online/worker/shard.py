@@ -11,6 +11,13 @@ import torch
 
 from freshet.online.adjust.decision import Decisions
 from freshet.online.effects.table import EffectsTable
+from freshet.online.forecast.wholedays import (
+    DaySums,
+    FollowsDays,
+    Hours,
+    LeadsHours,
+    whole_day_ends,
+)
 from freshet.online.worker.earlier import Earlier, waiting_cutoffs_ms
 from freshet.online.worker.group import Membership
 from freshet.online.worker.marks import Mark, Marks
@@ -21,13 +28,6 @@ from freshet.online.worker.recovery import (
     read_scores,
 )
 from freshet.online.worker.served import SPARE_BUCKETS, OpenReader, Served, Source
-from freshet.online.worker.wholedays import (
-    DaySums,
-    FollowsDays,
-    Hours,
-    LeadsHours,
-    whole_day_ends,
-)
 from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.codec import MAX_TIME_MS
 from freshet.stream.config import ServedResolution, Settings

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from freshet.online.forecast.publish import Origin, forecast_items
 from freshet.online.weights.loaded import LoadedWeights, Serving
-from freshet.online.worker.publish import Origin, forecast_items
 from freshet.online.worker.rounds import Work
 from freshet.online.worker.served import Served
 from freshet.stream.schemas import Forecast

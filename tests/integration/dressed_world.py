@@ -14,8 +14,8 @@ import redis
 import torch
 
 from freshet.model.batch import Batch
-from freshet.online.worker.context import Contexts
-from freshet.online.worker.provenance import context_sha256
+from freshet.online.forecast.context import Contexts
+from freshet.online.forecast.provenance import context_sha256
 from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.codec import MAX_TIME_MS
 from freshet.stream.config import Settings

@@ -9,11 +9,11 @@ import pytest
 
 from freshet.online.adjust.decision import Decided, Decisions
 from freshet.online.adjust.record import beginning_of
+from freshet.online.forecast.context import Contexts
+from freshet.online.forecast.provenance import context_sha256
 from freshet.online.owner import adjuster
 from freshet.online.owner.adjuster import Adjuster
 from freshet.online.owner.adjusting import Adjusting, Trials
-from freshet.online.worker.context import Contexts
-from freshet.online.worker.provenance import context_sha256
 from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.codec import encode
 from freshet.stream.config import Settings

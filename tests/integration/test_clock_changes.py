@@ -17,8 +17,8 @@ import torch
 
 from freshet.model.batch import KNOWN_SLOTS
 from freshet.online.drift.pending import Issued
-from freshet.online.worker.context import Age
-from freshet.online.worker.publish import Numbers, Origin, forecast_records
+from freshet.online.forecast.context import Age
+from freshet.online.forecast.publish import Numbers, Origin, forecast_records
 from freshet.online.worker.served import Served, Source
 from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.codec import decode, encode

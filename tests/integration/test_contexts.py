@@ -11,7 +11,7 @@ import redis
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from freshet.online.worker.context import Contexts
+from freshet.online.forecast.context import Contexts
 from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.config import RedisSettings
 from freshet.stream.schemas import CatalogEntry

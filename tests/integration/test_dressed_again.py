@@ -13,8 +13,8 @@ from confluent_kafka.admin import AdminClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from freshet.online.worker.context import Contexts
-from freshet.online.worker.provenance import context_sha256
+from freshet.online.forecast.context import Contexts
+from freshet.online.forecast.provenance import context_sha256
 from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.config import RedisSettings, Settings
 from freshet.stream.kafka import Publisher, ensure_topics

@@ -12,8 +12,8 @@ from freshet.model.batch import KNOWN_SLOTS, PAST_SLOTS, Batch
 from freshet.model.network import FreshetConfig, FreshetNetwork
 from freshet.model.text import NUM_STATIC
 from freshet.model.training.train import FineTuneSettings, fine_tune
-from freshet.online.learn.pools import Pool, build_pool
-from freshet.online.learn.windows import Selection
+from freshet.online.trials.pools import Pool, build_pool
+from freshet.online.trials.windows import Selection
 from freshet.stream.arrays import Floats, Ints
 from freshet.stream.store.grid import Grid
 from freshet.stream.units import DAY_MS, HOUR_MS

@@ -15,10 +15,10 @@ from freshet.model.batch import Batch
 from freshet.model.network import FreshetNetwork
 from freshet.model.weights import save_weights
 from freshet.online.learn import adopt as module
-from freshet.online.learn import evaluation
 from freshet.online.learn.adopt import Adopted, adopt, judged
-from freshet.online.learn.guard import Guard
 from freshet.online.learn.networks import VersionedNetworks
+from freshet.online.trials import evaluation
+from freshet.online.trials.guard import Guard
 from freshet.online.weights.assignment import Assignment
 from freshet.online.weights.registry import BASE, CHALLENGER, Registry
 from freshet.stream.config import LearnSettings, Settings, WorkerSettings

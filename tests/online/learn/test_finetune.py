@@ -19,9 +19,9 @@ from freshet.model.network import FreshetNetwork
 from freshet.model.training.train import FineTuneSettings
 from freshet.model.weights import save_weights, verify_weights
 from freshet.online.learn import finetune
-from freshet.online.learn.evaluation import Evaluation, evaluate
 from freshet.online.learn.finetune import Challenger, as_stored, make_challenger
-from freshet.online.learn.pools import Pool, Pools
+from freshet.online.trials.evaluation import Evaluation, evaluate
+from freshet.online.trials.pools import Pool, Pools
 from freshet.stream.config import LearnSettings
 from freshet.stream.units import HOUR_MS
 from tests.online.learn.learning import (

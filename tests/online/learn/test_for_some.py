@@ -9,10 +9,10 @@ import msgspec
 import pytest
 
 from freshet.model.weights import save_weights
-from freshet.online.learn import contest as contest_module
-from freshet.online.learn import evaluation
 from freshet.online.learn import learner as learner_module
 from freshet.online.learn import service as service_module
+from freshet.online.trials import contest as contest_module
+from freshet.online.trials import evaluation
 from freshet.online.weights import registry as registry_module
 from freshet.online.weights.announced import announcement, assignment_of
 from freshet.online.weights.assignment import Assignment

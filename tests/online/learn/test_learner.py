@@ -14,14 +14,14 @@ import pytest
 
 from freshet.model.weights import save_weights
 from freshet.online.control.requests import SUPERSEDED
-from freshet.online.learn import contest as contest_module
-from freshet.online.learn import evaluation
 from freshet.online.learn import learner as learner_module
 from freshet.online.learn import service as service_module
-from freshet.online.learn.contest import Contest, Terms
-from freshet.online.learn.guard import Guard
 from freshet.online.learn.learner import Stopped
-from freshet.online.learn.pools import Pools
+from freshet.online.trials import contest as contest_module
+from freshet.online.trials import evaluation
+from freshet.online.trials.contest import Contest, Terms
+from freshet.online.trials.guard import Guard
+from freshet.online.trials.pools import Pools
 from freshet.online.weights import registry as registry_module
 from freshet.online.weights.announced import announcement
 from freshet.online.weights.assignment import Assignment

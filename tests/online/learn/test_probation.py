@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from freshet.online.learn import evaluation
+from freshet.online.judge.rows import Before
 from freshet.online.learn.probation import (
     MAX_LOOKS,
     Probation,
@@ -17,8 +17,8 @@ from freshet.online.learn.probation import (
     judge_probation,
     probation_of,
 )
-from freshet.online.learn.rows import Before
-from freshet.online.learn.shadow import Shadow, SoFar
+from freshet.online.trials import evaluation
+from freshet.online.trials.shadow import Shadow, SoFar
 from freshet.stream.schemas import ModelEvent
 from freshet.stream.store.grid import Grid
 from freshet.stream.units import HOUR_MS

@@ -13,11 +13,11 @@ from freshet.model.batch import Batch
 from freshet.model.network import FreshetNetwork
 from freshet.online.learn.announcer import Announcer
 from freshet.online.learn.finetune import Challenger
-from freshet.online.learn.guard import Guard
 from freshet.online.learn.learner import Learner
 from freshet.online.learn.ledger import Ledger
 from freshet.online.learn.networks import VersionedNetworks
-from freshet.online.learn.pools import Pools
+from freshet.online.trials.guard import Guard
+from freshet.online.trials.pools import Pools
 from freshet.online.weights.announced import checker
 from freshet.online.weights.registry import BASE, Registry
 from freshet.stream.config import LearnSettings

@@ -14,11 +14,11 @@ from freshet.model.batch import Batch
 from freshet.model.network import QUANTILE_LEVELS
 from freshet.online.adjust.beginning import Beginning
 from freshet.online.adjust.record import beginning_of, with_beginnings
+from freshet.online.forecast.context import Contexts
+from freshet.online.forecast.provenance import context_sha256
 from freshet.online.owner import adjuster as module
 from freshet.online.owner.adjuster import SAMPLE, Adjuster, sampled
 from freshet.online.weights.loaded import LoadedWeights, Serving
-from freshet.online.worker.context import Contexts
-from freshet.online.worker.provenance import context_sha256
 from freshet.stream.schemas import (
     AdjustmentDecision,
     Adjustments,

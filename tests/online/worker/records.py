@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from freshet.online.worker.context import Age
-from freshet.online.worker.publish import Numbers, Origin, forecast_records, significant
+from freshet.online.forecast.context import Age
+from freshet.online.forecast.publish import Numbers, Origin, forecast_records, significant
 from freshet.stream.schemas import Compute, Forecast
 from freshet.stream.units import HOUR_MS
 

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 
 from freshet.online.drift.pending import Issued
+from freshet.online.forecast import publish
+from freshet.online.forecast.publish import issued_of
 from freshet.online.weights.loaded import Serving
-from freshet.online.worker import loop, publish, shard, whose
+from freshet.online.worker import loop, shard, whose
 from freshet.online.worker.marks import LAST, Mark, Marks, place_of
 from freshet.online.worker.outgoing import outgoing_forecasts
 from freshet.online.worker.pace import Pace
-from freshet.online.worker.publish import issued_of
 from freshet.online.worker.served import SPARE_BUCKETS
 from freshet.online.worker.shard import OwnedShards
 from freshet.stream.catalog.tables import ShopTables

@@ -7,12 +7,12 @@ import pytest
 
 from freshet.model.effects.shared import SharedEffects
 from freshet.online.effects.table import EffectsTable
-from freshet.online.worker.context import UNTAUGHT
+from freshet.online.forecast.context import UNTAUGHT
 from freshet.online.worker.shard import OwnedShards
 from freshet.stream.schemas import Forecast
 from freshet.stream.slots import NAMED_SLOTS
 from freshet.stream.units import DAY_MS, HOUR_MS
-from tests.online.worker.test_wholedays import BOTH, DAY, MIDNIGHT_MS, readers
+from tests.online.forecast.test_wholedays import BOTH, DAY, MIDNIGHT_MS, readers
 from tests.online.worker.turns import CUTOFF_MS, Turns, owned_of, publish_effects, reader_of
 
 

@@ -17,7 +17,7 @@ from freshet.model.tables.ahead import window_ahead
 from freshet.model.tables.panel import Window
 from freshet.model.tables.table import Columns, TableSettings, read_panel
 from freshet.online.effects.table import Known
-from freshet.online.worker.context import Contexts
+from freshet.online.forecast.context import Contexts
 from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.catalog.timeline import BucketSpan
 from freshet.stream.schemas import (

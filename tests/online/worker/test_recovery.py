@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from freshet.online.drift.pending import PendingForecasts
+from freshet.online.forecast.publish import issued_of
 from freshet.online.worker import recovery
-from freshet.online.worker.publish import issued_of
 from freshet.online.worker.recovery import Tail, read_forecasts, read_scores
 from freshet.stream.codec import encode
 from freshet.stream.config import Settings

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from freshet.online.drift.pending import Issued, PendingForecasts
-from freshet.online.worker.scorer import Scorer, segments_of
+from freshet.online.worker.scorer import Scorer
+from freshet.stream.catalog.segments import segments_of
 from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.config import DriftSettings
 from freshet.stream.schemas import (

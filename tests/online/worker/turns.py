@@ -17,10 +17,10 @@ from freshet.model.network import QUANTILE_LEVELS
 from freshet.online.adjust.decision import Decisions
 from freshet.online.effects.record import encoded, record_of
 from freshet.online.effects.table import EffectsTable
+from freshet.online.forecast.context import UNTAUGHT
 from freshet.online.weights.loaded import LoadedWeights, Serving
 from freshet.online.worker import loop, served
 from freshet.online.worker.alarms import Alarms
-from freshet.online.worker.context import UNTAUGHT
 from freshet.online.worker.loop import Worker
 from freshet.online.worker.marks import LAST, Mark, Marks
 from freshet.online.worker.metrics import WorkerMetrics

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from freshet.online.worker.context import Contexts
+from freshet.online.forecast.context import Contexts
 from freshet.stream.arrays import Bools, Ints
 from freshet.stream.catalog.tables import ShopTables
 from freshet.stream.read.progress import InputState, ReadRules

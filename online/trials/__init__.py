@@ -1,0 +1,1 @@
+"""What two versions of the weights do on windows of the past, and on the days that followed."""
