@@ -521,7 +521,8 @@ class OwnerState(Record, frozen=True, kw_only=True):
     state: Annotated[str, Meta(max_length=1_000_000)] = ""
 
 
-AdjustmentName = Literal["as_it_is", "hidden", "level", "profile"]
+AdjustmentName = Literal["as_it_is", "hidden", "level", "profile", "shifted"]
+"""`level` is what earlier versions decided."""
 
 
 class SegmentAdjustment(Record, frozen=True, kw_only=True):

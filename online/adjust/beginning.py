@@ -1,6 +1,7 @@
 """What a segment's past is taken for after it broke: hidden, or brought to what it now is.
 
-Dimensions: N series, T context steps, P phases of a cycle, B buckets since the onset.
+Dimensions: N series, T context steps, P phases of a cycle, K = P shifts of it, B buckets since the
+onset.
 """
 
 from __future__ import annotations
@@ -16,14 +17,18 @@ from freshet.stream.arrays import Floats, Ints
 # Units that stand beside what was sold and what was expected, so that an hour of three sales moves
 # little. (Chosen in simulated shops of 250 to 440 units an hour a segment.)
 DOUBT_UNITS = 20.0
-# A level that seems to have moved further than this has not: a moved day looks so at its first
-# hours, and a factor of nine there tripled the error.
-LEVEL_MAX = np.log(3.0)
 # Half of a level's move is enough, since the network sees the newest hours itself: with all of it
 # the loss of hours 6 to 12 was .90 of what it is without, with half of it .81; of hours 12 to 24,
 # 1.17 and .92 (four shops whose level moved by 2.2, which was known).
 LEVEL_SHARE = 0.5
 PHASE_MAX = np.log(8.0)
+# That the day has not moved is as likely beforehand as that it has, by any number of hours.
+STAYS = 0.5
+# By how much a segment's hours differ from what is expected, in log units; and its level, where the
+# day has moved, and where it has not.
+HOUR_NOISE = 0.25
+MOVED_LEVEL_NOISE = 0.3
+LEVEL_NOISE = 0.8
 DIGITS = 3
 
 
@@ -70,19 +75,6 @@ def by_phase(bucket_B: Ints, units_B: Floats, period: int) -> Floats:
     return np.bincount(bucket_B % period, units_B, period).astype(np.float64)
 
 
-def level_moved(sold_P: Floats, expected_P: Floats) -> tuple[float, ...]:
-    """Half of what the level moved by, the same at each phase; drawn to nothing, and bounded.
-
-    >>> level_moved(np.array([100.0, 20.0]), np.array([30.0, 10.0]))
-    (0.424, 0.424)
-    """
-    sold, expected = sold_P.sum(), expected_P.sum()
-    ratio = np.log((sold + DOUBT_UNITS) / (expected + DOUBT_UNITS))
-    bounded = LEVEL_SHARE * np.clip(ratio, -LEVEL_MAX, LEVEL_MAX)
-    level = round(float(bounded), DIGITS)
-    return (level,) * len(sold_P)
-
-
 def profile_moved(sold_P: Floats, expected_P: Floats) -> tuple[float, ...]:
     """By how much each phase moved; one that has not come since the onset did not.
 
@@ -90,5 +82,47 @@ def profile_moved(sold_P: Floats, expected_P: Floats) -> tuple[float, ...]:
     (1.099, 0.0)
     """
     ratio_P = np.log((sold_P + DOUBT_UNITS) / (expected_P + DOUBT_UNITS))
+    return _bounded(ratio_P)
+
+
+def _bounded(ratio_P: Floats) -> tuple[float, ...]:
     bounded_P = np.clip(ratio_P, -PHASE_MAX, PHASE_MAX).round(DIGITS) + 0.0
     return tuple(bounded_P.tolist())
+
+
+def shifted_moved(sold_P: Floats, expected_P: Floats, usual_P: Floats) -> tuple[float, ...]:
+    """By how much each phase moved, if all that happened is a new level, or a day that comes later.
+
+    A few hours tell which of the day's hours they now are, and with it what all others are, also
+    those that have not come yet. Every shift counts by how likely it is: Bayes' rule, with normal
+    errors of logarithms, a level of each shift's own, and even odds that the day stayed.
+
+    Args:
+        sold_P, expected_P: units since the onset; what was expected of phases that have not come is
+            0.
+        usual_P: units of a whole cycle, as they were expected at the onset.
+
+    >>> usual = np.array([4000.0, 1000.0, 1000.0, 1000.0])
+    >>> a_phase_late = np.array([1000.0, 4000.0, 0.0, 0.0])
+    >>> moved = shifted_moved(a_phase_late, np.array([4000.0, 1000.0, 0.0, 0.0]), usual)
+    >>> np.round(moved, 2).tolist()
+    [-1.37, 1.37, 0.0, 0.0]
+    """
+    shift_K = np.arange(len(usual_P))
+    usual_KP = np.stack([np.roll(usual_P, shift) for shift in shift_K])
+    exposed_P = expected_P / np.maximum(usual_P, 1e-9)
+    expected_KP = exposed_P * usual_KP
+    ratio_KP = np.log((sold_P + DOUBT_UNITS) / (expected_KP + DOUBT_UNITS))
+    sure_KP = 1.0 / (HOUR_NOISE**2 + 1.0 / (expected_KP + DOUBT_UNITS))
+    sure_KP = np.where(exposed_P > 0, sure_KP, 0.0)
+    # The level that fits each shift best, drawn to the one that was.
+    noise_K = np.where(shift_K == 0, LEVEL_NOISE, MOVED_LEVEL_NOISE)
+    level_K = (sure_KP * ratio_KP).sum(1) / (sure_KP.sum(1) + 1.0 / noise_K**2)
+    off_K = (sure_KP * (ratio_KP - level_K[:, None]) ** 2).sum(1) + (level_K / noise_K) ** 2
+    chance_K = np.where(shift_K == 0, STAYS, (1.0 - STAYS) / max(len(shift_K) - 1, 1))
+    chance_K = chance_K * np.exp(-0.5 * (off_K - off_K.min()))
+    chance_K /= chance_K.sum()
+    # Where the day has not moved the network follows the level itself, as above.
+    moved_K = np.where(shift_K == 0, LEVEL_SHARE * level_K, level_K)
+    now_P = (chance_K * np.exp(moved_K)) @ usual_KP
+    return _bounded(np.log((now_P + DOUBT_UNITS) / (usual_P + DOUBT_UNITS)))

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from freshet.stream.schemas import AdjustmentName
 
 Candidate = AdjustmentName
-"""`hidden`: contexts begin at the onset. `level` and `profile`: what was sold before it is brought
-to the level, or to the profile of the day, that the segment has since."""
-CANDIDATES: tuple[Candidate, ...] = ("as_it_is", "hidden", "level", "profile")
+"""`hidden`: contexts begin at the onset. What was sold before it is brought to the level or the
+time of day that the segment has since (`shifted`), or each hour to what it sells (`profile`)."""
+CANDIDATES: tuple[Candidate, ...] = ("as_it_is", "hidden", "profile", "shifted")
 
 # (All chosen on the seeds that `bench/recovery.py` does not report.)
 NEWEST_BUCKETS = 12

@@ -21,7 +21,12 @@ from torch import Tensor
 from freshet.model.expectation import short_season
 from freshet.model.forecaster import BatchForecaster
 from freshet.model.quantiles.marginal import MARGINAL_POINTS, quantile_weights
-from freshet.online.adjust.beginning import Beginning, by_phase, level_moved, profile_moved
+from freshet.online.adjust.beginning import (
+    Beginning,
+    by_phase,
+    profile_moved,
+    shifted_moved,
+)
 from freshet.online.adjust.choice import CANDIDATES, NEWEST_BUCKETS, Candidate, Trial, choose
 from freshet.online.adjust.decision import ALL
 from freshet.online.drift.score import mean_pinball
@@ -280,11 +285,15 @@ def _beginnings(
     expected_B = expected_B * np.isfinite(units_XB).mean(0)
     sold_P = by_phase(bucket_B, np.nansum(units_XB, 0), period)
     expected_P = by_phase(bucket_B, expected_B, period)
+    cycle_P = tried.begins + np.arange(period)
+    usual_P = by_phase(
+        cycle_P, tried.expected_H[_places(period, len(tried.expected_H), period)], period
+    )
     return {
         "as_it_is": None,
         "hidden": Beginning(onset_ms),
-        "level": Beginning(onset_ms, level_moved(sold_P, expected_P)),
         "profile": Beginning(onset_ms, profile_moved(sold_P, expected_P)),
+        "shifted": Beginning(onset_ms, shifted_moved(sold_P, expected_P, usual_P)),
     }
 
 

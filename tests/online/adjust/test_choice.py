@@ -6,7 +6,7 @@ import pytest
 
 from freshet.online.adjust.choice import NEWEST_BUCKETS, Candidate, Trial, choose
 
-NAMES: tuple[Candidate, ...] = ("as_it_is", "hidden", "level", "profile")
+NAMES: tuple[Candidate, ...] = ("as_it_is", "hidden", "profile", "shifted")
 
 
 def trials(*losses: tuple[float, float, float, float]) -> list[Trial]:
@@ -32,9 +32,9 @@ def test_who_serves_stays_until_as_it_is_would_have_lost_less(hidden: float, ser
     assert choose(found, "hidden") == serves
 
 
-@pytest.mark.parametrize(("level", "serves"), [(75.9, "level"), (76.1, "hidden")])
-def test_between_two_adjustments_a_twentieth_decides(level: float, serves: str) -> None:
-    found = trials(*[(100.0, 80.0, level, 200.0)] * 3)
+@pytest.mark.parametrize(("profile", "serves"), [(75.9, "profile"), (76.1, "hidden")])
+def test_between_two_adjustments_a_twentieth_decides(profile: float, serves: str) -> None:
+    found = trials(*[(100.0, 80.0, profile, 200.0)] * 3)
     assert choose(found, "hidden") == serves
 
 
@@ -65,7 +65,7 @@ def test_what_is_older_than_the_newest_buckets_does_not_count() -> None:
 
 
 def test_of_two_equal_ones_the_choice_does_not_depend_on_their_order() -> None:
-    one = {"profile": 5.0, "level": 5.0, "hidden": 5.0, "as_it_is": 10.0}
+    one = {"shifted": 5.0, "profile": 5.0, "hidden": 5.0, "as_it_is": 10.0}
     other = dict(reversed(one.items()))
     found = [choose([Trial(0, row), Trial(1, row)], "as_it_is") for row in (one, other)]  # type: ignore[arg-type]
     assert found == ["hidden", "hidden"]

@@ -92,17 +92,17 @@ def adjusted(*told: SegmentAdjustment) -> Adjusted:
 
 def test_items_are_served_as_their_segment_is_and_others_by_the_whole_shops_alarm() -> None:
     told = [
-        one("a", "level", 3, moved=[0.5], sample=["x|a"]),
+        one("a", "shifted", 3, moved=[0.5], sample=["x|a"]),
         one("b", "as_it_is", sample=["x|b"]),
     ]
     found = adjusted(*told)
     items = ["x|a", "y|a", "x|b", "x|c"]
-    level = Beginning(3, (0.5,))
-    assert found.of(items) == [level, level, None, None]
+    shifted = Beginning(3, (0.5,))
+    assert found.of(items) == [shifted, shifted, None, None]
     assert found.besides(items) == ["x|a"]
-    assert found.counts() == {"hidden": 0, "level": 1, "profile": 0}
+    assert found.counts() == {"hidden": 0, "profile": 0, "shifted": 1}
     whole = adjusted(*told, one("all", "hidden", 4, sample=["x|c"]))
-    assert whole.of(items) == [level, level, None, Beginning(4)]
+    assert whole.of(items) == [shifted, shifted, None, Beginning(4)]
     assert whole.besides(items) == ["x|a", "x|c"]
 
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-import numpy as np
 import pytest
 import torch
 
@@ -112,19 +111,16 @@ def test_a_segment_in_alarm_is_served_by_what_would_have_been_best_and_others_as
     made.take(alert("n"))
     decided(ONSET + 6, made)
     name, beginning = made.serving["n"]
-    # Six hours of 600 where 200 were expected: half of the logarithm of (3600 + 20) / (1200 + 20).
-    level = round(float(np.log(3_620 / 1_220)) / 2, 3)
-    assert (name, beginning) == (
-        "level",
-        Beginning((FIRST + ONSET) * HOUR_MS, (level,) * 24),
-    )
+    # Six hours of 600 where 200 were expected, of days that are flat: as in `test_beginning`.
+    onset_ms = (FIRST + ONSET) * HOUR_MS
+    assert (name, beginning) == ("shifted", Beginning(onset_ms, (0.478,) * 24))
     assert made.sample == {"a|n", "b|n"} == made.items(ITEMS)
     assert made.decision is not None and made.decision.resolution_ms == HOUR_MS
     assert made.decision.as_of_ms == (FIRST + ONSET + 6) * HOUR_MS
     (told,) = made.decision.segments
     # Tried at hours 1 to 4 since the onset, on the buckets of 1 to 4.
-    assert told.buckets == 4 and set(told.losses) == {"as_it_is", "hidden", "level", "profile"}
-    assert told.losses["level"] == min(told.losses.values())
+    assert told.buckets == 4 and set(told.losses) == {"as_it_is", "hidden", "profile", "shifted"}
+    assert told.losses["shifted"] == min(told.losses.values())
 
 
 def test_before_two_buckets_are_final_since_the_onset_nothing_is_served_differently() -> None:
@@ -135,7 +131,7 @@ def test_before_two_buckets_are_final_since_the_onset_nothing_is_served_differen
     assert made.serving == {"n": ("as_it_is", None)}
     assert made.decision is not None and made.decision.segments[0].buckets == 1
     decided(ONSET + 4, made)
-    assert made.serving["n"][0] == "level"
+    assert made.serving["n"][0] == "shifted"
 
 
 def test_what_was_tried_is_not_tried_again_and_a_new_worker_finds_the_same() -> None:
@@ -183,7 +179,7 @@ def test_when_its_last_alarm_ends_a_segment_is_as_it_was() -> None:
     made.take(alert("n", "timing"))
     made.take(alert("n", state="stable"))
     decided(ONSET + 6, made)
-    assert made.serving["n"][0] == "level", "one of its alarms holds on"
+    assert made.serving["n"][0] == "shifted", "one of its alarms holds on"
     made.take(alert("n", "timing", state="stable"))
     decided(ONSET + 7, made)
     assert made.serving == {} and made.sample == set() and made.idle
@@ -203,7 +199,7 @@ def test_an_alarm_of_the_whole_shop_is_that_of_segments_without_one() -> None:
     made.take(alert("n"))
     decided(ONSET + 6, made)
     assert set(made.serving) == {"all", "n"} and made.sample == set(ITEMS)
-    assert made.serving["n"][0] == "level"
+    assert made.serving["n"][0] == "shifted"
 
 
 def test_after_a_restart_the_newest_decision_says_who_served(
@@ -221,7 +217,7 @@ def test_after_a_restart_the_newest_decision_says_who_served(
     assert not again.idle, "what is served differently has to end"
     again.take(alert("n"))
     decided(ONSET + 7, again)
-    assert asked == ["level"]
+    assert asked == ["shifted"]
 
 
 def test_a_decision_is_as_of_the_cutoff_that_has_come_when_trials_are_over() -> None:
@@ -234,7 +230,7 @@ def test_a_decision_is_as_of_the_cutoff_that_has_come_when_trials_are_over() -> 
     (told,) = decision.segments
     # Tried as of hour 6, and by what was sold in nine hours: 600 each where 200 were expected.
     assert decision.as_of_ms == hour_ms[1] and told.buckets == 4
-    assert told.moved == [round(float(np.log(5_420 / 1_820)) / 2, 3)] * 24
+    assert told.moved == [0.48] * 24
 
 
 def test_what_is_between_forecasts_may_end_the_decision(monkeypatch: pytest.MonkeyPatch) -> None:
