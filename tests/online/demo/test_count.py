@@ -263,11 +263,11 @@ def test_buckets_that_seasonal_naive_would_have_served_better_are_counted_since_
     # By bucket and segment: what was lost, and what seasonal naive would have lost.
     losses = [
         (100, "pets", 3.0, 2.0),  # before the onset
-        (110, "pets", 3.0, 2.0),
-        (120, "pets", 1.0, 2.0),
-        (130, "pets", 2.5, 2.0),
-        (130, "pets", 1.0, 2.0),  # with the line before: 3.5 of 4
-        (140, "pets", 2.1, 2.0),
+        (110, "pets", 0.0, 9.0),
+        # Each of six loses a little more; all of them together only once the first is forgotten.
+        *[(bucket_ms, "pets", 2.1, 2.0) for bucket_ms in (120, 140, 150, 160, 170)],
+        (130, "pets", 1.1, 1.0),
+        (130, "pets", 1.0, 1.0),  # with the line before: 2.1 of 2
         (150, "pets", 9.0, None),
         (110, "toys", 9.0, 2.0),
     ]
@@ -282,4 +282,4 @@ def test_buckets_that_seasonal_naive_would_have_served_better_are_counted_since_
             record, segment=segment, bucket_start_ms=bucket_ms, steps=[line]
         )
         tally.count("scores", msgspec.json.encode(told))
-    assert tally.sections()["drift"]["buckets_behind_naive"] == {"pets": 2}
+    assert tally.sections()["drift"]["buckets_behind_naive"] == {"pets": 1}
