@@ -90,7 +90,7 @@ def _bounded(ratio_P: Floats) -> tuple[float, ...]:
     return tuple(bounded_P.tolist())
 
 
-def shifted_moved(sold_P: Floats, expected_P: Floats, usual_P: Floats) -> tuple[float, ...]:
+def shifted_moved(sold_P: Floats, came_P: Floats, usual_P: Floats) -> tuple[float, ...]:
     """By how much each phase moved, if all that happened is a new level, or a day that comes later.
 
     A few hours tell which of the day's hours they now are, and with it what all others are, also
@@ -98,23 +98,22 @@ def shifted_moved(sold_P: Floats, expected_P: Floats, usual_P: Floats) -> tuple[
     errors of logarithms, a level of each shift's own, and even odds that the day stayed.
 
     Args:
-        sold_P, expected_P: units since the onset; what was expected of phases that have not come is
-            0.
+        sold_P: units since the onset.
+        came_P: how often each phase came since.
         usual_P: units of a whole cycle, as they were expected at the onset.
 
     >>> usual = np.array([4000.0, 1000.0, 1000.0, 1000.0])
     >>> a_phase_late = np.array([1000.0, 4000.0, 0.0, 0.0])
-    >>> moved = shifted_moved(a_phase_late, np.array([4000.0, 1000.0, 0.0, 0.0]), usual)
+    >>> moved = shifted_moved(a_phase_late, np.array([1.0, 1.0, 0.0, 0.0]), usual)
     >>> np.round(moved, 2).tolist()
     [-1.37, 1.37, 0.0, 0.0]
     """
     shift_K = np.arange(len(usual_P))
     usual_KP = np.stack([np.roll(usual_P, shift) for shift in shift_K])
-    exposed_P = expected_P / np.maximum(usual_P, 1e-9)
-    expected_KP = exposed_P * usual_KP
+    expected_KP = came_P * usual_KP
     ratio_KP = np.log((sold_P + DOUBT_UNITS) / (expected_KP + DOUBT_UNITS))
     sure_KP = 1.0 / (HOUR_NOISE**2 + 1.0 / (expected_KP + DOUBT_UNITS))
-    sure_KP = np.where(exposed_P > 0, sure_KP, 0.0)
+    sure_KP = np.where(came_P > 0, sure_KP, 0.0)
     # The level that fits each shift best, drawn to the one that was.
     noise_K = np.where(shift_K == 0, LEVEL_NOISE, MOVED_LEVEL_NOISE)
     level_K = (sure_KP * ratio_KP).sum(1) / (sure_KP.sum(1) + 1.0 / noise_K**2)

@@ -62,6 +62,10 @@ class _Tried:
     expected_H: Floats
     forecasts: dict[int, dict[Candidate, Singles]] = field(default_factory=dict)
 
+    def expected(self, steps: int, period: int) -> Floats:
+        """Units that were expected of the steps from the onset on, at the onset."""
+        return self.expected_H[_places(steps, len(self.expected_H), period)]
+
 
 class Adjuster:
     """The adjustments of one resolution.
@@ -280,20 +284,18 @@ def _beginnings(
     bucket_B = np.arange(tried.begins, cutoff)
     units_XB = contexts.target(tried.rows, contexts.grid.start_ms(cutoff), len(bucket_B))
     period = short_season(contexts.reader.resolution_ms)
-    expected_B = tried.expected_H[_places(len(bucket_B), len(tried.expected_H), period)]
     # What nobody could buy is not expected either.
-    expected_B = expected_B * np.isfinite(units_XB).mean(0)
+    buyable_B = np.isfinite(units_XB).mean(0)
     sold_P = by_phase(bucket_B, np.nansum(units_XB, 0), period)
-    expected_P = by_phase(bucket_B, expected_B, period)
+    came_P = by_phase(bucket_B, buyable_B, period)
+    expected_P = by_phase(bucket_B, buyable_B * tried.expected(len(bucket_B), period), period)
     cycle_P = tried.begins + np.arange(period)
-    usual_P = by_phase(
-        cycle_P, tried.expected_H[_places(period, len(tried.expected_H), period)], period
-    )
+    usual_P = by_phase(cycle_P, tried.expected(period, period), period)
     return {
         "as_it_is": None,
         "hidden": Beginning(onset_ms),
         "profile": Beginning(onset_ms, profile_moved(sold_P, expected_P)),
-        "shifted": Beginning(onset_ms, shifted_moved(sold_P, expected_P, usual_P)),
+        "shifted": Beginning(onset_ms, shifted_moved(sold_P, came_P, usual_P)),
     }
 
 

@@ -52,7 +52,7 @@ def test_the_past_is_hidden_or_moved_by_phase_and_others_are_left() -> None:
     np.testing.assert_array_equal(window.target_NT[0], [1.0, 2.0, 3.0, NAN, 5.0])
 
 
-def shifted_by_hand(sold: list[float], expected: list[float], usual: list[float]) -> list[float]:
+def shifted_by_hand(sold: list[float], came: list[float], usual: list[float]) -> list[float]:
     """Bayes' rule over all shifts, one number after the other."""
     phases = range(len(usual))
     weights, days = [], []
@@ -62,8 +62,8 @@ def shifted_by_hand(sold: list[float], expected: list[float], usual: list[float]
         precision, pull = 1 / noise**2, 0.0
         seen = []
         for phase in phases:
-            if expected[phase] > 0:
-                wanted = expected[phase] / usual[phase] * day[phase]
+            if came[phase] > 0:
+                wanted = came[phase] * day[phase]
                 ratio = math.log((sold[phase] + 20) / (wanted + 20))
                 seen.append((ratio, 1 / (0.25**2 + 1 / (wanted + 20))))
                 precision += seen[-1][1]
@@ -80,10 +80,10 @@ def shifted_by_hand(sold: list[float], expected: list[float], usual: list[float]
 
 def test_a_day_that_comes_later_tells_after_some_hours_what_the_others_will_be() -> None:
     usual = np.array([40.0, 40.0, 80.0, 160.0, 320.0, 160.0, 80.0, 40.0])
-    # Three hours late, of which four have come: what was expected of them, and what was sold.
-    expected = np.where(np.arange(8) < 4, usual, 0.0)
+    # Three hours late, of which four have come.
+    came = np.where(np.arange(8) < 4, 1.0, 0.0)
     sold = np.array([160.0, 80.0, 40.0, 40.0, 0.0, 0.0, 0.0, 0.0])
-    moved = shifted_moved(sold, expected, usual)
+    moved = shifted_moved(sold, came, usual)
     # As the day will be from the fifth hour on: (40 + 20) / (320 + 20), 100 / 180, 180 / 100 and
     # 340 / 60.
     np.testing.assert_allclose(moved[4:], np.log([60 / 340, 100 / 180, 1.8, 340 / 60]), atol=0.12)
@@ -93,9 +93,9 @@ def test_of_a_level_half_is_taken_and_no_hour_is_moved_by_more_than_eight() -> N
     # Flat days tell no shift. Of log(620 / 220) = 1.036 in each of six hours 1.018 is believed,
     # half of it taken by .989, and of .011 the .922 of a day that moved: 1.673 x 200 and 20.
     usual, six = np.full(24, 200.0), np.where(np.arange(24) < 6, 1.0, 0.0)
-    moved = shifted_moved(600.0 * six, 200.0 * six, usual)
+    moved = shifted_moved(600.0 * six, six, usual)
     assert moved == (0.478,) * 24
-    late = shifted_moved(np.array([9.0, 9e5]), np.array([9e5, 9.0]), np.array([9e5, 9.0]))
+    late = shifted_moved(np.array([9.0, 9e5]), np.array([1.0, 1.0]), np.array([9e5, 9.0]))
     assert late == (-2.079, 2.079)
 
 
@@ -103,10 +103,12 @@ def test_of_a_level_half_is_taken_and_no_hour_is_moved_by_more_than_eight() -> N
 def test_shifts_are_weighed_as_bayes_rule_does(seed: int) -> None:
     rng = np.random.default_rng(seed)
     usual = rng.gamma(2.0, 50.0, 7) + 5.0
-    expected = usual * rng.integers(0, 3, 7)
-    sold = rng.poisson(np.roll(usual, seed) * (expected > 0)).astype(np.float64)
-    wanted = shifted_by_hand(sold.tolist(), expected.tolist(), usual.tolist())
-    found = shifted_moved(sold, expected, usual)
+    # Nothing is usually sold in one of them: what is sold there now tells that the day has moved.
+    usual[2] = 0.0
+    came = rng.integers(0, 3, 7).astype(np.float64)
+    sold = rng.poisson(came * np.roll(usual, seed)).astype(np.float64)
+    wanted = shifted_by_hand(sold.tolist(), came.tolist(), usual.tolist())
+    found = shifted_moved(sold, came, usual)
     np.testing.assert_allclose(found, np.clip(wanted, -math.log(8), math.log(8)), atol=6e-4)
 
 
