@@ -21,12 +21,7 @@ from torch import Tensor
 from freshet.model.expectation import short_season
 from freshet.model.forecaster import BatchForecaster
 from freshet.model.quantiles.marginal import MARGINAL_POINTS, quantile_weights
-from freshet.online.adjust.beginning import (
-    Beginning,
-    by_phase,
-    profile_moved,
-    shifted_moved,
-)
+from freshet.online.adjust.beginning import Beginning, by_phase, profile_moved, shifted_moved
 from freshet.online.adjust.choice import CANDIDATES, NEWEST_BUCKETS, Candidate, Trial, choose
 from freshet.online.adjust.decision import ALL
 from freshet.online.drift.score import mean_pinball
